@@ -1,0 +1,29 @@
+//! Every bound on what a peer controls, each with its reason.
+
+/// Largest request or response head. Node, Envoy and nginx cap between 8 and 60 KiB; SDK heads with long
+/// bearer tokens and trace baggage stay below 16 KiB.
+pub const HEAD_BYTES: usize = 64 * 1024;
+/// Most header fields in one head: above what any SDK sends, small enough to parse on the stack.
+pub const HEAD_FIELDS: usize = 96;
+/// Largest chunk-size line with its extensions (RFC 9112 §7.1.1 asks for a bound).
+pub const CHUNK_LINE_BYTES: usize = 4 * 1024;
+/// Largest trailer section of a chunked body; trailers are dropped, so only a bound matters.
+pub const TRAILER_BYTES: usize = 16 * 1024;
+/// Default cap on a request body: vision and audio requests fit, a flood does not.
+pub const BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Largest single SSE event that is inspected whole; `response.completed` echoes the whole answer.
+pub const EVENT_BYTES: usize = 1024 * 1024;
+/// Largest `usage` object: real ones are below 1 KiB.
+pub const USAGE_BYTES: usize = 8 * 1024;
+/// Longest model name: deployment names are at most 64, Hugging Face paths below 200.
+pub const MODEL_BYTES: usize = 256;
+/// Longest client-chosen trace id (`x-kars-trace-id`).
+pub const TRACE_ID_BYTES: usize = 128;
+/// Largest policy file: an etcd object is at most 1.5 MiB.
+pub const POLICY_BYTES: usize = 2 * 1024 * 1024;
+/// Largest value kept of `last_error` in the policy status, as the controller expects.
+pub const STATUS_ERROR_BYTES: usize = 512;
+/// Model labels in metrics before `other` takes the rest: dashboards stay readable, scrapes small.
+pub const MODEL_LABELS: usize = 64;
+/// Calls that can hold a budget reservation at one time.
+pub const RESERVATIONS: usize = 8192;

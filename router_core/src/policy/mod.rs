@@ -1,0 +1,8 @@
+//! Decode, compile, hold: an immutable snapshot behind an atomic handle. Deciding is pure.
+
+pub mod digest;
+pub mod inference;
+pub mod mount;
+pub mod provider;
+pub mod safety;
+pub mod snapshot;

@@ -1,0 +1,8 @@
+//! Sans-IO parsers: bytes in, events out. They never see a socket, a clock or a policy.
+
+pub mod body;
+pub mod edit;
+pub mod head;
+pub mod request;
+pub mod sse;
+pub mod usage;
