@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import socket
 
@@ -60,6 +61,8 @@ def main() -> None:
     chosen = options()
     port = chosen.port or free_port(chosen.host)
     asyncio.run(serve(chosen.host, port, chosen.pace_ms / 1000))
+    # granian's threads may still hold on to the interpreter; one that attaches while it is torn down aborts.
+    os._exit(0)
 
 
 if __name__ == "__main__":

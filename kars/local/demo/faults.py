@@ -17,7 +17,7 @@
 from dataclasses import dataclass, replace
 
 from kars.local.demo.filters import refusal_details
-from kars.local.demo.reply import Answer, Call, Dialect, Json, Seed, encode, event, data
+from kars.local.demo.reply import Answer, Call, Dialect, Json, Seed, data, encode, event
 
 
 @dataclass(eq=False)

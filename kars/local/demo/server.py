@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from granian.rsgi import ProtocolClosed, ProtocolError
+from granian._granian import RSGIProtocolClosed as ProtocolClosed
+from granian._granian import RSGIProtocolError as ProtocolError
 
 from kars.local.demo import catalog, chat, completions, embeddings, images, messages, responses
 from kars.local.demo.faults import Refusal, render
