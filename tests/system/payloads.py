@@ -12,7 +12,7 @@ def chat_request(content="hi", **more) -> dict:
 
 
 def messages_request(content="hi", **more) -> dict:
-    return {"model": "claude-sonnet-4-5", "max_tokens": 64, "messages": [{"role": "user", "content": content}], **more}
+    return {"model": "claude-demo", "max_tokens": 64, "messages": [{"role": "user", "content": content}], **more}
 
 
 def responses_request(content="hi", **more) -> dict:
@@ -74,7 +74,7 @@ def message(text="hello", *, prompt=5, completion=7) -> bytes:
             "id": "msg_1",
             "type": "message",
             "role": "assistant",
-            "model": "claude-sonnet-4-5",
+            "model": "claude-demo",
             "content": [{"type": "text", "text": text}],
             "stop_reason": "end_turn",
             "stop_sequence": None,
@@ -89,7 +89,7 @@ def message_events(*texts: str, prompt=5, completion=7) -> list[bytes]:
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
-        "model": "claude-sonnet-4-5",
+        "model": "claude-demo",
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,

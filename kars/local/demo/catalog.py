@@ -15,8 +15,9 @@ MODELS = (
     "o4-mini",
     "text-embedding-3-large",
     "text-embedding-3-small",
-    "claude-opus-4-1",
-    "claude-sonnet-4-5",
+    "claude-demo",
+    "claude-opus-5",
+    "claude-sonnet-5",
 )
 
 
