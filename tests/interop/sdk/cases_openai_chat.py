@@ -271,9 +271,7 @@ def chat_streamed_length(clients: Clients):
 
 @scenario
 def chat_streamed_tool_calls(clients: Clients):
-    found = chunks(
-        clients.openai().chat.completions.create(model=MODEL, messages=ASK_BOTH, tools=TOOLS, stream=True)
-    )
+    found = chunks(clients.openai().chat.completions.create(model=MODEL, messages=ASK_BOTH, tools=TOOLS, stream=True))
     pieces: dict[int, str] = {}
     for chunk in found:
         for call in chunk.choices[0].delta.tool_calls or []:

@@ -71,7 +71,9 @@ def embeddings_float(clients: Clients):
 @scenario
 def embeddings_base64(clients: Clients):
     client = clients.openai()
-    found = client.embeddings.create(model="text-embedding-3-small", input=TEXTS, encoding_format="base64", dimensions=8)
+    found = client.embeddings.create(
+        model="text-embedding-3-small", input=TEXTS, encoding_format="base64", dimensions=8
+    )
     assert isinstance(found.data[0].embedding, str)
     return found
 
