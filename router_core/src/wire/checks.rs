@@ -2,7 +2,7 @@
 #![allow(clippy::missing_panics_doc, reason = "to panic is how a check fails")]
 
 use crate::wire::body::{Framing, Walker};
-use crate::wire::head;
+use crate::wire::{head, sse};
 
 /// A request head: accepted parts lie in the input, obey their grammar, and a prefix never says otherwise.
 pub fn request_head(bytes: &[u8]) {
@@ -77,4 +77,29 @@ fn walked(framing: Framing, bytes: &[u8], step: usize) -> Option<(Vec<u8>, usize
         assert_eq!(fed.used, part.len(), "an unfinished body uses every byte");
     }
     Some((content, used, walker.done()))
+}
+
+/// An event stream: the first byte chooses the size of the feeds; the split is that of one feed.
+pub fn sse(bytes: &[u8]) {
+    let Some((step, stream)) = bytes.split_first() else { return };
+    let (whole, rest) = split(stream, stream.len());
+    assert_eq!((&whole, &rest), (&split(stream, usize::from(*step)).0, &split(stream, usize::from(*step)).1));
+    assert_eq!([&whole[..], &rest[..]].concat(), stream, "every byte is in an event or unfinished");
+    assert_eq!(sse::events(&whole).flatten().count(), whole.len(), "the blocks are the whole run");
+    let blocks = sse::events(&whole).count() as u64;
+    assert!((blocks.saturating_sub(1)..=blocks).contains(&sse::count(&whole)));
+    for block in sse::events(&whole) {
+        assert!(sse::event(block).data.len() <= block.len());
+    }
+}
+
+fn split(stream: &[u8], step: usize) -> (Vec<u8>, Vec<u8>) {
+    let (mut splitter, mut done) = (sse::Splitter::new(), Vec::new());
+    for part in stream.chunks(step.max(1)) {
+        let fed = splitter.feed(part);
+        done.extend_from_slice(fed.carried);
+        done.extend_from_slice(fed.whole);
+        assert_eq!(fed.carried_used + fed.whole.len() + fed.rest.len(), part.len());
+    }
+    (done, splitter.pending().to_vec())
 }
