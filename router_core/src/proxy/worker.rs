@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::gate::Gate;
 use crate::net::tls::Tls;
+use crate::policy::health::Health;
 use crate::policy::provider::Provider;
 use crate::policy::snapshot::{Handle, Status};
 use crate::proxy::upstream::Pool;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub audit: Audit,
     /// Counters.
     pub metrics: Metrics,
+    /// Which models have failed lately.
+    pub health: Health,
     /// The operator's model override.
     pub admin_model: ArcSwapOption<String>,
     /// Where the cold routes are served, once they are.
