@@ -2,7 +2,7 @@
 #![allow(clippy::missing_panics_doc, reason = "to panic is how a check fails")]
 
 use crate::wire::body::{Framing, Walker};
-use crate::wire::{head, sse};
+use crate::wire::{head, sse, usage};
 
 /// A request head: accepted parts lie in the input, obey their grammar, and a prefix never says otherwise.
 pub fn request_head(bytes: &[u8]) {
@@ -102,4 +102,29 @@ fn split(stream: &[u8], step: usize) -> (Vec<u8>, Vec<u8>) {
         assert_eq!(fed.carried_used + fed.whole.len() + fed.rest.len(), part.len());
     }
     (done, splitter.pending().to_vec())
+}
+
+/// An answer: the first byte chooses the size of the feeds; any split gives one result, that of a full parse.
+pub fn usage(bytes: &[u8]) {
+    let Some((step, body)) = bytes.split_first() else { return };
+    let metered = |step: usize| {
+        let mut meter = usage::Meter::new();
+        body.chunks(step.max(1)).for_each(|part| meter.json(part));
+        meter.usage()
+    };
+    let seen = metered(body.len());
+    assert_eq!(seen, metered(usize::from(*step)), "a split changes the usage");
+    if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(body) {
+        let object = tree.get("usage").filter(|usage| tree.is_object() && usage.is_object());
+        let alone = object.map(|usage| format!("{{\"usage\":{usage}}}"));
+        // A full parse may round a fraction; a larger usage is not kept.
+        if body.len() <= crate::limits::USAGE_BYTES && memchr::memchr(b'.', body).is_none() {
+            let mut meter = usage::Meter::new();
+            meter.json(alone.unwrap_or_default().as_bytes());
+            assert_eq!(seen, meter.usage(), "a full parse finds another usage");
+        }
+    }
+    let mut meter = usage::Meter::new();
+    sse::events(body).for_each(|block| meter.event(block));
+    sse::events(body).for_each(|block| assert!(!usage::is_usage_chunk(block) || block.len() > 24));
 }
