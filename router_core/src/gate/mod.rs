@@ -217,17 +217,22 @@ impl Permit {
         self.seen = tokens;
     }
 
-    /// Settles the reservation with what the provider reported, or with what was seen and estimated.
-    pub fn settle(mut self, reported: Option<Usage>, answered: bool) -> Charge {
-        self.close(reported, answered)
+    /// Settles the reservation with what the provider reported. Without a report, or when the answer broke off
+    /// (not `complete`), with the larger of that and what was seen; nothing when no answer had begun.
+    pub fn settle(mut self, reported: Option<Usage>, answered: bool, complete: bool) -> Charge {
+        self.close(reported, answered, complete)
     }
 
-    fn close(&mut self, reported: Option<Usage>, answered: bool) -> Charge {
-        let seen = Usage { input: self.input_estimate, output: self.seen, ..Usage::default() };
+    fn close(&mut self, reported: Option<Usage>, answered: bool, complete: bool) -> Charge {
         let charge = match reported {
-            Some(usage) => Charge { usage, estimated: false },
-            None if self.sent && answered && self.reservation.is_some() => Charge { usage: seen, estimated: true },
-            None => Charge::default(),
+            Some(usage) if complete => Charge { usage, estimated: false },
+            _ if self.sent && answered && self.reservation.is_some() => {
+                let said = reported.unwrap_or_default();
+                let input = said.input.max(self.input_estimate);
+                let output = said.output.max(self.seen);
+                Charge { usage: Usage { input, output, ..said }, estimated: true }
+            }
+            _ => Charge::default(),
         };
         if let Some(id) = self.reservation.take() {
             self.gate.ledger.settle(id, charge.usage.total(), self.now);
@@ -251,7 +256,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.reservation.is_some() {
-            self.close(None, self.sent);
+            self.close(None, self.sent, false);
         }
     }
 }

@@ -233,7 +233,7 @@ impl<'i> Call<'_, 'i> {
                 (_, Some(reason)) if left > 0 => shared.metrics.upstream_retried(reason),
                 (Ok(response), _) => return self.answer(permit, response, request, &mut watch, attempt.provider).await,
                 (Err(stop), _) => {
-                    self.account.charge = permit.settle(None, matches!(stop, Stop::Gone));
+                    self.account.charge = permit.settle(None, matches!(stop, Stop::Gone), false);
                     return self.stop(stop, false);
                 }
             }
@@ -336,7 +336,7 @@ impl<'i> Call<'_, 'i> {
         let secrets: Vec<_> = provider.authorization().iter().map(|a| needle(a.value().expose())).collect();
         if floor.is_some() && response.encoded {
             let detail = "the upstream compressed an answer that a content floor must inspect";
-            self.account.charge = permit.settle(None, true);
+            self.account.charge = permit.settle(None, true, false);
             return Err(Failure::from(&Error::new(Kind::Upstream(Step::Protocol), detail)));
         }
         let events = good && response.media == Media::Events;
@@ -358,16 +358,12 @@ impl<'i> Call<'_, 'i> {
         let torn = sink.is_torn();
         let mut permit = permit;
         permit.note_output(sink.seen_output());
-        let failed = moved.is_err();
-        self.account.charge = permit.settle(sink.usage().filter(|_| true), good);
+        self.account.charge = permit.settle(sink.usage(), good, moved.is_ok());
         drop(sink);
         self.worker.give_buffer(response.lines);
         match moved {
             Ok(()) => Ok(()),
-            Err(stop) => {
-                debug_assert!(failed);
-                self.stop(stop, torn)
-            }
+            Err(stop) => self.stop(stop, torn),
         }
     }
 
@@ -390,7 +386,7 @@ impl<'i> Call<'_, 'i> {
         let mut permit = permit;
         permit.note_output(sink.seen_output());
         let body = sink.into_held();
-        self.account.charge = permit.settle(usage, good);
+        self.account.charge = permit.settle(usage, good, moved.is_ok());
         if let Err(stop) = moved {
             return self.stop(stop, false);
         }
