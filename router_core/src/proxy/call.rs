@@ -24,8 +24,7 @@ use crate::proxy::worker::{Shared, Worker};
 use crate::telemetry::audit::Record;
 use crate::telemetry::metrics::{self, DenialKind, Retry, Route, StreamEnd};
 use crate::wire::edit::Edits;
-use crate::wire::request::{self, Request, StreamUsage};
-use crate::wire::rewrite::Rewrite;
+use crate::wire::request::{self, Request, Rewrite, StreamUsage};
 
 /// Largest upstream error body that is read whole, to be judged and told in the client's dialect.
 const ERROR_BODY_BYTES: usize = 1024 * 1024;
@@ -115,7 +114,7 @@ impl Drop for Flight<'_> {
     fn drop(&mut self) {
         self.shared.metrics.http_done(Route::Inference(self.operation), self.status);
         if self.shared.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 && self.shared.is_draining() {
-            self.shared.events.wake();
+            self.shared.quiet.notify_all();
         }
     }
 }
@@ -290,11 +289,12 @@ impl<'i> Call<'_, 'i> {
     ) -> Result<Response, Stop> {
         let worker = Rc::clone(self.worker);
         let ModelRoute { operation, rest, deployment } = self.route;
+        let trace = self.account.trace;
         // Azure's api-version belongs to the deployment form, which is not sent on.
         let query = self.inbound.query.filter(|_| deployment.is_none());
         let target = attempt.provider.target(operation, rest, query).map_err(Stop::Failed)?;
         let edits = match request {
-            Some(request) => rewrites(operation, permit, request, attempt),
+            Some(request) => rewrites(operation, permit, request, self.inbound.body, attempt),
             None => Edits::new(),
         };
         let out = Outbound {
@@ -303,12 +303,12 @@ impl<'i> Call<'_, 'i> {
             method: self.inbound.method,
             target: &target,
             fields: self.inbound.fields,
-            trace_id: self.account.trace.as_str(),
+            trace_id: trace.as_str(),
             body: self.inbound.body,
             edits: &edits,
             stream: self.account.stream,
         };
-        let (trace, id, account) = (self.account.trace, self.account.decision_id, &mut self.account);
+        let (id, account) = (self.account.decision_id, &mut self.account);
         let mut commit = |client: &mut Client| {
             account.status = 200;
             client.start(200, Body::Stream, |head| {
@@ -523,8 +523,14 @@ fn check_capacity(shared: &Shared) -> Result<(), Failure> {
 }
 
 /// The named rewrites of a request, as edits by span.
-fn rewrites(operation: Operation, permit: &Permit, request: &Request<'_>, attempt: Attempt<'_>) -> Edits {
-    let mut edits = Rewrite::new(request);
+fn rewrites(
+    operation: Operation,
+    permit: &Permit,
+    request: &Request<'_>,
+    body: &[u8],
+    attempt: Attempt<'_>,
+) -> Edits {
+    let mut edits = Rewrite::new(request, body);
     let plan = permit.plan();
     let quirks = attempt.provider.quirks();
     if request.model.as_ref().is_none_or(|m| m.value != attempt.model) {
@@ -547,7 +553,7 @@ fn rewrites(operation: Operation, permit: &Permit, request: &Request<'_>, attemp
         };
         edits.set_cap(key, cap);
     }
-    edits.finish()
+    edits.edits()
 }
 
 fn operation_injects(operation: Operation) -> bool {

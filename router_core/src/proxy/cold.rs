@@ -29,7 +29,7 @@ const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 pub async fn serve(worker: &Rc<Worker>, client: &mut Client, inbound: &Inbound<'_>, peer: SocketAddr, trace: TraceId) {
     let shared = &worker.shared;
     shared.metrics.http_begun();
-    let status = match authorize(shared, inbound, peer) {
+    let status = match authorize(shared, inbound, peer, inbound.method == "GET") {
         Err((status, message)) => {
             respond::plain(client, status, "text/plain; charset=utf-8", message.as_bytes(), trace.as_str());
             status

@@ -24,7 +24,7 @@ use crate::net::pipe;
 use crate::proxy::client::Client;
 use crate::proxy::inbound::{FieldsRef, Inbound};
 use crate::proxy::respond::{self, Failure};
-use crate::proxy::server;
+use crate::proxy::server::{self, Door};
 use crate::proxy::upstream::LocalExecutor;
 use crate::proxy::worker::Worker;
 
@@ -34,12 +34,12 @@ const STREAMS: u32 = 256;
 const PENDING_RESETS: usize = 20;
 
 /// Serves one HTTP/2 connection to its end; `first` has been read from it already.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: SocketAddr) {
+pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: SocketAddr, door: Door) {
     let io = TokioIo::new(Rewind { tcp, first, at: 0 });
     let service_worker = Rc::clone(&worker);
     let service = service_fn(move |request| {
         let worker = Rc::clone(&service_worker);
-        async move { Ok::<_, Infallible>(answer(worker, request, peer).await) }
+        async move { Ok::<_, Infallible>(answer(worker, request, (peer, door)).await) }
     });
     let connection = hyper::server::conn::http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
@@ -87,7 +87,7 @@ impl http_body::Body for AnswerBody {
     }
 }
 
-async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, peer: SocketAddr) -> Answer {
+async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, from: (SocketAddr, Door)) -> Answer {
     let (parts, body) = request.into_parts();
     let limit = worker.shared.settings.body_limit;
     let body = match Limited::new(body, limit).collect().await {
@@ -107,7 +107,7 @@ async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, peer: Sock
             fields: FieldsRef::H2(&parts.headers),
             body: &body,
         };
-        server::dispatch(&worker, &mut client, &mut deadline, &inbound, peer).await;
+        server::dispatch(&worker, &mut client, &mut deadline, &inbound, from).await;
     });
     match started.await {
         Ok((status, fields, reader)) => {

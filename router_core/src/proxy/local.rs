@@ -82,7 +82,7 @@ pub fn metrics(shared: &Shared) -> String {
 }
 
 fn policy_status(shared: &Shared, client: &mut Client, inbound: &Inbound<'_>, peer: SocketAddr, trace: &str) -> u16 {
-    if let Err((status, message)) = authorize(shared, inbound, peer) {
+    if let Err((status, message)) = authorize(shared, inbound, peer, true) {
         respond::plain(client, status, "text/plain; charset=utf-8", message.as_bytes(), trace);
         return status;
     }
@@ -92,13 +92,23 @@ fn policy_status(shared: &Shared, client: &mut Client, inbound: &Inbound<'_>, pe
     200
 }
 
-/// Whether a request may use an admin route: always by token, since the agent is on loopback too.
+/// Whether a request may use an admin route. What only reads (`read`) is open to loopback, as the agent's
+/// plugins expect; what changes something takes the token always, since the agent is on loopback too.
 ///
 /// # Errors
 /// Status and text of the refusal.
-pub fn authorize(shared: &Shared, inbound: &Inbound<'_>, peer: SocketAddr) -> Result<(), (u16, &'static str)> {
+pub fn authorize(
+    shared: &Shared,
+    inbound: &Inbound<'_>,
+    peer: SocketAddr,
+    read: bool,
+) -> Result<(), (u16, &'static str)> {
+    let ip = peer.ip().to_canonical();
     let allowed = &shared.settings.admin_allow;
-    if !allowed.is_empty() && !allowed.contains(&peer.ip().to_canonical()) {
+    if read && ip.is_loopback() {
+        return Ok(());
+    }
+    if !allowed.is_empty() && !allowed.contains(&ip) {
         return Err((403, "Admin origin not allowed"));
     }
     let Some(token) = &shared.admin_token else {

@@ -27,7 +27,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const COUNTED_BYTES: usize = 64 * 1024;
 
 /// Serves one connection to its end.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
+pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, door: Door) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let enlisted = worker.enlist(&waker);
     worker.shared.metrics.connection_opened();
@@ -36,6 +36,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
         deadline: Deadline::new(worker.shared.settings.timeouts.client_idle),
         buffer: Vec::new(),
         peer,
+        door,
         worker: Rc::clone(&worker),
     };
     connection.run().await;
@@ -50,6 +51,16 @@ struct Connection {
     /// Bytes read and not yet consumed: at a request's end, the beginning of the next one.
     buffer: Vec<u8>,
     peer: SocketAddr,
+    door: Door,
+}
+
+/// What a listener gives access to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Every route.
+    Api,
+    /// Health and metrics only.
+    Metrics,
 }
 
 /// How a request's bytes end up.
@@ -85,7 +96,7 @@ impl Connection {
                 }
                 Ok(Ready::Preface) => {
                     if let Client::H1(h1) = self.client {
-                        h2::serve(self.worker, h1.tcp, self.buffer, self.peer).await;
+                        h2::serve(self.worker, h1.tcp, self.buffer, self.peer, self.door).await;
                     }
                     return;
                 }
@@ -227,7 +238,7 @@ impl Connection {
 
     /// Answers the request at the front of the buffer.
     async fn respond(&mut self, head: usize, used: usize, decoded: Option<&[u8]>) {
-        let Self { worker, client, deadline, buffer, peer } = self;
+        let Self { worker, client, deadline, buffer, peer, door } = self;
         let Ok(Some(parsed)) = head::request(buffer) else {
             return;
         };
@@ -236,7 +247,7 @@ impl Connection {
             let keep = parsed.keep_alive && !worker.shared.is_draining();
             h1.reset(parsed.http10, parsed.method == "HEAD", keep, buffer.len() <= used);
         }
-        serve_one(worker, client, deadline, &parsed, body, *peer).await;
+        serve_one(worker, client, deadline, &parsed, body, (*peer, *door)).await;
     }
 
     /// Answers what could not be read as a request, and closes.
@@ -325,7 +336,7 @@ async fn serve_one(
     deadline: &mut Deadline,
     head: &RequestHead<'_>,
     body: &[u8],
-    peer: SocketAddr,
+    from: (SocketAddr, Door),
 ) {
     let Some((path, query)) = split_target(head.target) else {
         let failure = Failure::from(&Error::bad_request("the request target is neither a path nor a URL"));
@@ -334,7 +345,7 @@ async fn serve_one(
     };
     let fields = FieldsRef::H1(&head.fields);
     let inbound = Inbound { method: head.method, path, query, fields, body };
-    dispatch(worker, client, deadline, &inbound, peer).await;
+    dispatch(worker, client, deadline, &inbound, from).await;
 }
 
 /// Leads a request to its endpoint; every HTTP version ends up here.
@@ -343,11 +354,15 @@ pub async fn dispatch(
     client: &mut Client,
     deadline: &mut Deadline,
     inbound: &Inbound<'_>,
-    peer: SocketAddr,
+    (peer, door): (SocketAddr, Door),
 ) {
     let given = inbound.fields.value("x-kars-trace-id").and_then(TraceId::parse);
     let trace = given.unwrap_or_else(|| TraceId::from_bits(worker.random()));
-    match routes::find(inbound.method, inbound.path) {
+    let found = match routes::find(inbound.method, inbound.path) {
+        Found::Route(Endpoint::Model(_) | Endpoint::Cold) if door == Door::Metrics => Found::Nothing,
+        found => found,
+    };
+    match found {
         Found::Route(Endpoint::Model(route)) => {
             call::run(worker, client, deadline, inbound, &route, trace).await;
         }

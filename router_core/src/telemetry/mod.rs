@@ -3,4 +3,5 @@
 pub mod audit;
 pub(crate) mod calendar;
 pub(crate) mod mapped;
+pub mod log;
 pub mod metrics;
