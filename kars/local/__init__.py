@@ -1,0 +1,1 @@
+"""kars without a cluster: the same router as a local process, and what to point it at."""
