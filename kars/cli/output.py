@@ -21,6 +21,7 @@ def option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "-o",
         "--output",
+        "form",
         type=click.Choice(["table", "json"]),
         default="table",
         help="Table for people or JSON.",

@@ -38,7 +38,7 @@ class Router(click.Command):
 
 
 @click.command(cls=Router, context_settings={"ignore_unknown_options": True, "max_content_width": 110})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, metavar="", type=click.UNPROCESSED)
 def router(arguments: tuple[str, ...]) -> int:
     """Run the governed router in front of a model server.
 

@@ -1,1 +1,1 @@
-"""kars without a cluster: the same router as a local process, and what to point it at."""
+"""kars without a cluster: the same sandbox as local processes, and a model server to try it with."""

@@ -112,6 +112,8 @@ class App:
             change = msgspec.json.decode(body, type=ModelChange)
         except msgspec.DecodeError as error:
             return refusal(400, f"body: {error}")
+        except UnicodeDecodeError:
+            return refusal(400, "body: not UTF-8")
         if change.model is not None and not nameable(change.model):
             return refusal(400, f"model: 1 to {MODEL_BYTES} bytes without spaces or control characters")
         _, default = self.engine.admin_model()
