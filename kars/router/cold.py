@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A stopping server has at most a few admin calls to finish; the pod's grace belongs to the streams.
 STOP_SECONDS = 2.0
+# Binding takes a millisecond; a machine under load takes longer, a broken one must not be waited for.
+READY_SECONDS = 10.0
 
 
 class Cold:
@@ -77,9 +79,8 @@ class Cold:
         from kars.router.routes import App
 
         async def main() -> None:
-            app = App(self.engine, listening=lambda: self.engine.attach_cold(str(self.path)))
             server = Server(
-                app,
+                App(self.engine),
                 uds=self.path,
                 interface=Interfaces.RSGI,
                 websockets=False,
@@ -91,10 +92,28 @@ class Cold:
                     return
                 self.server, self.loop = server, asyncio.get_running_loop()
             try:
-                await server.serve()
+                async with asyncio.TaskGroup() as tasks:
+                    opening = tasks.create_task(self.attach())
+                    await server.serve()
+                    opening.cancel()
             finally:
                 with self.lock:
                     self.server = self.loop = None
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
+
+    async def attach(self) -> None:
+        """Tell the core of the socket once it takes connections: granian's own hooks come before it listens."""
+        import asyncio
+
+        async with asyncio.timeout(READY_SECONDS):
+            while True:
+                try:
+                    _, writer = await asyncio.open_unix_connection(self.path)
+                except OSError:
+                    await asyncio.sleep(0.005)
+                else:
+                    writer.close()
+                    self.engine.attach_cold(str(self.path))
+                    return

@@ -63,20 +63,15 @@ class ModelChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class App:
-    """The application; `listening` is called once, when the socket accepts."""
+    """The application."""
 
-    def __init__(self, engine: _core.Engine, *, listening: Callable[[], None]) -> None:
+    def __init__(self, engine: _core.Engine) -> None:
         self.engine = engine
-        self.listening = listening
         self.routes: Mapping[str, Mapping[str, Callable[[bytes], Answer]]] = {
             "/admin/model": {"GET": self.get_model, "PUT": self.put_model},
             "/statusz": {"GET": self.get_status},
             "/configz": {"GET": self.get_config},
         }
-
-    def __rsgi_init__(self, _loop: object) -> None:
-        """RSGI's start hook: the socket is bound."""
-        self.listening()
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer one call."""

@@ -10,7 +10,7 @@ from kars.router.routes import App
 
 @pytest.fixture
 def app(fake_engine):
-    return App(fake_engine(), listening=lambda: None)
+    return App(fake_engine())
 
 
 def answer(app, method, path, body=b""):
