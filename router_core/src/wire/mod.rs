@@ -1,6 +1,8 @@
 //! Sans-IO parsers: bytes in, events out. They never see a socket, a clock or a policy.
 
 pub mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod checks;
 pub mod edit;
 pub mod head;
 pub mod request;
