@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 
-@dataclass
+@dataclass(repr=False)
 class Response:
     """An answer as it came."""
 
@@ -58,7 +58,11 @@ class Client:
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(timeout)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.inbox = b""
         self.ended = False

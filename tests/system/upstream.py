@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 
-@dataclass
+@dataclass(repr=False)
 class Received:
     """One request as it came over the wire."""
 
@@ -186,7 +186,7 @@ class Peer(asyncio.Protocol):
 Behaviour = Callable[[Peer, Received], Awaitable[None]]
 
 
-@dataclass
+@dataclass(repr=False)
 class Upstream:
     """The server. `default` answers what `queue` has nothing for."""
 
