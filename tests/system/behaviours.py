@@ -206,3 +206,34 @@ def service() -> Behaviour:
             await answer(payloads.pack({"object": "list", "data": []}))(peer, request)
 
     return behave
+
+
+def gzipped_if_asked(body: bytes) -> Behaviour:
+    """Compresses for those who say they can read it, as the services behind a CDN do."""
+
+    async def behave(peer: Peer, request: Received) -> None:
+        willing = "gzip" in (request.header("accept-encoding") or "")
+        await (gzipped(body) if willing else answer(body))(peer, request)
+
+    return behave
+
+
+def takes_and_drops(seconds: float) -> Behaviour:
+    """Takes the request, works on it for a while, and closes without a word."""
+
+    async def behave(peer: Peer, request: Received) -> None:
+        await wait_or_gone(peer, seconds)
+        await peer.close()
+
+    return behave
+
+
+def answers_without_reading(body: bytes, status: int) -> Behaviour:
+    """Answers as soon as the head is there and reads nothing of the body. For `Upstream.early`."""
+
+    async def behave(peer: Peer, request: Received) -> None:
+        peer.transport.pause_reading()
+        await answer(body, status)(peer, request)
+        await asyncio.sleep(10)
+
+    return behave

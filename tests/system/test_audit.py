@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,10 @@ def test_a_changed_log_does_not_verify(change: str, router: Router):
 def test_a_record_is_there_although_the_router_is_killed_right_after(router: Router):
     for _ in range(20):
         assert client.post(router.port, CHAT.path, CHAT.request()).status == 200
+    # A record is made when its call is over, a moment after the client has read the answer.
+    deadline = time.monotonic() + 5
+    while router.metric("kars_audit_records_total") < 20:
+        assert time.monotonic() < deadline
     router.kill()
     router.start()
     assert len(router.wait_audit(20)) == 20
@@ -131,10 +136,10 @@ def test_the_cost_of_a_call_does_not_grow_with_the_log(start_router: StartRouter
                 assert one.response().status == 200
         return cpu_seconds(router.pid) - before
 
-    cost(500)
-    early = cost(1500)
-    cost(5000)
-    late = cost(1500)
+    cost(300)
+    early = cost(600)
+    cost(2000)
+    late = cost(600)
     assert late < 2 * early + 0.1, (early, late)
 
 
@@ -152,3 +157,47 @@ def test_usage_of_embeddings_is_recorded(router: Router, upstream: Upstream):
     (record,) = router.wait_audit(1)
     assert record["call"]["input_tokens"] == 9
     assert record["action"] == "inference:embeddings:e"
+
+
+ODD_MODELS = [
+    'quote " and \\ backslash',
+    "line\nbreak",
+    "carriage\rreturn",
+    "nul\x00and\x1b[31m",
+    "Zürich 東京 👋",
+    '"} 7\nkars_forged_total 1',
+    '","decision":"allow","x":"',
+]
+
+
+def test_odd_model_names_break_neither_the_log_nor_the_metrics(router: Router):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    for model in ODD_MODELS:
+        client.post(router.port, CHAT.path, CHAT.request(model=model))
+    client.post(router.port, CHAT.path, CHAT.request(model="m" * 100_000))
+    records = router.wait_audit(len(ODD_MODELS))
+    assert {record["decision"] for record in records} <= {"allow", "deny"}
+    assert max(len(json.dumps(record)) for record in records) < 4096
+    families = list(text_string_to_metric_families(router.metrics()))
+    assert "kars_forged" not in {family.name for family in families}
+    assert verify(router.audit_folder).returncode == 0
+
+
+def test_made_up_models_do_not_grow_the_metrics(router: Router):
+    with client.Client(router.port) as one:
+        for number in range(300):
+            one.post(CHAT.path, CHAT.request(model=f"made-up-{number}"))
+            assert one.response().status == 200
+    series = [line for line in router.metrics().splitlines() if line.startswith("kars_inference_requests_total{")]
+    assert len(series) <= 66
+    assert router.metric("kars_inference_requests_total") == 300
+
+
+def test_a_stream_counts_once_in_the_latencies(router: Router, upstream: Upstream):
+    """W-20: an event without usage is no measurement."""
+    upstream.next(behaviours.stream(CHAT.events(*"abcdefgh")))
+    client.post(router.port, CHAT.path, CHAT.request(stream=True))
+    assert router.metric("kars_inference_latency_seconds_count") == 1
+    assert router.metric("kars_inference_requests_total", status="ok") == 1
+    assert router.metric("kars_stream_ends_total", reason="complete") == 1

@@ -8,7 +8,7 @@ import pytest
 
 from tests.system import behaviours, client, payloads
 from tests.system.conftest import StartRouter
-from tests.system.dialects import ALL, CHAT, MESSAGES, Dialect
+from tests.system.dialects import ALL, CHAT, MESSAGES, Dialect, inserted
 from tests.system.router import Mount, Router, policy
 from tests.system.upstream import Upstream
 
@@ -263,3 +263,43 @@ def test_a_policys_zero_means_unlimited_whatever_the_environment_says(start_rout
     mount.write(policy(tokenBudget={"dailyTokens": 0}))
     router = start_router(TOKEN_BUDGET_DAILY="10", INFERENCE_POLICY_DIR=str(mount.folder))
     assert client.post(router.port, CHAT.path, ask()).status == 200
+
+
+def test_a_compressed_answer_is_metered(limited, upstream: Upstream):
+    router = limited(tokenBudget={"dailyTokens": 100_000})
+    upstream.next(behaviours.gzipped_if_asked(CHAT.whole()))
+    found = client.post(router.port, CHAT.path, ask(), ("Accept-Encoding", "gzip, deflate"))
+    assert found.status == 200
+    assert settled(router) == COST
+    assert router.metric("kars_usage_estimated_total") == 0
+
+
+def test_a_call_without_cap_gets_what_is_left_as_its_cap(limited, upstream: Upstream):
+    router = limited(tokenBudget={"dailyTokens": 1_500})
+    body = payloads.pack(CHAT.request(made_up=1.50))
+    assert client.post(router.port, CHAT.path, body).status == 200
+    inserted(body, upstream.last.body)
+    sent = upstream.last.json
+    cap = sent.pop("max_completion_tokens", None) or sent.pop("max_tokens", None)
+    assert 0 < cap < 1_500
+    assert sent == CHAT.request(made_up=1.5)
+
+
+def test_a_cap_is_lowered_to_what_is_left_if_the_policy_says_so(limited, upstream: Upstream):
+    router = limited(tokenBudget={"dailyTokens": 1_500, "clampToRemaining": True})
+    assert client.post(router.port, CHAT.path, CHAT.request(max_tokens=100_000)).status == 200
+    assert 0 < upstream.last.json["max_tokens"] < 1_500
+    assert upstream.last.json == {**CHAT.request(), "max_tokens": upstream.last.json["max_tokens"]}
+
+
+def test_a_hard_cap_above_what_is_left_is_denied(limited, upstream: Upstream):
+    router = limited(tokenBudget={"dailyTokens": 1_500})
+    assert client.post(router.port, CHAT.path, CHAT.request(max_tokens=100_000)).status == 429
+    assert upstream.received == []
+
+
+def test_several_choices_are_reserved_for(limited, upstream: Upstream):
+    router = limited(tokenBudget={"dailyTokens": 1_500})
+    assert client.post(router.port, CHAT.path, CHAT.request(max_tokens=1_000, n=2)).status == 429
+    assert client.post(router.port, CHAT.path, CHAT.request(max_tokens=100, n=2)).status == 200
+    assert len(upstream.received) == 1

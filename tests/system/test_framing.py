@@ -71,7 +71,7 @@ def test_an_ambiguous_answer_gets_502(name: str, stream: bool, router: Router, u
 def test_a_bad_chunk_breaks_the_answer(name: str, router: Router, upstream: Upstream):
     opened = behaviours.head(200, behaviours.EVENT_STREAM, ("transfer-encoding", "chunked"))
     event = CHAT.events("hi")[0]
-    upstream.next(behaviours.raw(opened + behaviours.chunked(event), BAD_CHUNKS[name]))
+    upstream.next(behaviours.raw(opened + behaviours.chunked(event), BAD_CHUNKS[name], pace=0.05))
     found = client.post(router.port, CHAT.path, CHAT.request(stream=True))
     assert found.body.startswith(event)
     assert CHAT.event_error(found)["code"] == "upstream_protocol_error"
@@ -190,3 +190,40 @@ def test_an_upstream_that_answers_before_the_body_is_sent_is_heard(start_router:
     router = start_router()
     upstream.next(behaviours.answer(b'{"error":{"message":"no","type":"x","param":null,"code":null}}', 401))
     assert client.post(router.port, CHAT.path, CHAT.request("x" * 3_000_000)).status == 401
+
+
+def test_an_upstream_that_answers_without_reading_the_body_is_heard(start_router: StartRouter, upstream: Upstream):
+    router = start_router(ROUTER_FIRST_BYTE_TIMEOUT_SECS="5")
+    body = b'{"error":{"message":"too large","type":"x","param":null,"code":null}}'
+    upstream.early = behaviours.answers_without_reading(body, 413)
+    found = client.post(router.port, CHAT.path, CHAT.request("x" * 20_000_000))
+    assert (found.status, found.body) == (413, body)
+
+
+def test_a_request_that_was_taken_is_not_sent_twice(router: Router, upstream: Upstream):
+    """A call that the upstream worked on may have been billed, also on a connection that was used before."""
+    with client.Client(router.port) as one:
+        one.post(CHAT.path, CHAT.request())
+        assert one.response().status == 200
+        before = len(upstream.received)
+        upstream.next(behaviours.takes_and_drops(0.5))
+        one.post(CHAT.path, CHAT.request())
+        assert one.response().status == 502
+    assert len(upstream.received) == before + 1
+
+
+def test_a_stream_of_declared_length_passes_without_the_usage_chunk(router: Router, upstream: Upstream):
+    events = CHAT.events("hel", "lo")
+    upstream.next(behaviours.answer(b"".join(events), 200, behaviours.EVENT_STREAM))
+    found = client.post(router.port, CHAT.path, CHAT.request(stream=True))
+    assert found.body == b"".join(events[:-2] + events[-1:])
+    assert found.whole
+
+
+@pytest.mark.parametrize("kind", ["Text/Event-Stream", "text/event-stream;charset=utf-8", " text/event-stream "])
+def test_an_event_stream_is_known_however_it_is_spelled(kind: str, router: Router, upstream: Upstream):
+    events = CHAT.events("hel", "lo")
+    opened = behaviours.head(200, ("Content-Type", kind), ("Transfer-Encoding", "Chunked"))
+    upstream.next(behaviours.raw(opened + behaviours.chunked(b"".join(events)) + behaviours.LAST_CHUNK))
+    found = client.post(router.port, CHAT.path, CHAT.request(stream=True))
+    assert found.body == b"".join(events[:-2] + events[-1:])

@@ -59,10 +59,12 @@ def test_what_is_no_json_gets_400(body: bytes, dialect: Dialect, shared_router: 
     dialect.error(found.json)
 
 
-def test_a_deeply_nested_body_does_no_harm(shared_router: Router):
+def test_a_deeply_nested_body_does_no_harm(shared_router: Router, shared_upstream: Upstream):
+    shared_upstream.next(behaviours.answer(CHAT.whole()))
     body = b'{"model":"m","messages":[],"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
     assert client.post(shared_router.port, CHAT.path, body).status in {200, 400}
     assert client.get(shared_router.port, "/healthz").status == 200
+    shared_upstream.clear()
 
 
 @pytest.mark.parametrize(

@@ -304,3 +304,41 @@ def test_only_whitelisted_own_fields_are_added_to_an_answer(router: Router, upst
         "x-request-id",
     }
     assert "x-kars-trace-id" in names
+
+
+def test_repeated_request_fields_all_pass(router: Router, upstream: Upstream):
+    client.post(router.port, MESSAGES.path, MESSAGES.request(), ("anthropic-beta", "a"), ("anthropic-beta", "b"))
+    values = [value for name, value in upstream.last.fields if name.lower() == "anthropic-beta"]
+    assert ",".join(values).replace(" ", "") == "a,b"
+
+
+def test_the_query_of_a_call_passes(router: Router, upstream: Upstream):
+    client.post(router.port, "/v1/messages?beta=true", MESSAGES.request())
+    assert upstream.last.target == "/v1/messages?beta=true"
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/completions", "/v1/images/generations"])
+def test_every_route_keeps_the_answers_fields(path: str, router: Router, upstream: Upstream):
+    """W-21."""
+    upstream.next(behaviours.answer(CHAT.whole(), 200, *ANSWER_FIELDS, ("content-type", "application/json; v=1")))
+    found = client.post(router.port, path, {"model": "m", "input": "i", "prompt": "p"})
+    for name, value in (*ANSWER_FIELDS, ("content-type", "application/json; v=1")):
+        assert found.header(name) == value
+
+
+def test_an_old_client_gets_a_stream_that_ends_with_its_connection(router: Router, upstream: Upstream):
+    events = CHAT.events("hel", "lo")
+    upstream.next(behaviours.stream(events, pace=0.01))
+    body = payloads.pack(CHAT.request(stream=True, stream_options={"include_usage": True}))
+    with client.Client(router.port) as one:
+        one.send(f"POST {CHAT.path} HTTP/1.0\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        found = one.response()
+        assert found.header("transfer-encoding") is None
+        assert found.body == b"".join(events)
+
+
+def test_a_client_that_asks_to_close_is_closed(router: Router):
+    with client.Client(router.port) as one:
+        one.post(CHAT.path, CHAT.request(), ("Connection", "close"))
+        assert one.response().body == CHAT.whole()
+        assert not one.more()

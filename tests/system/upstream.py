@@ -132,6 +132,8 @@ class Peer(asyncio.Protocol):
         """Reads one request; understands both framings."""
         head = await self.until(b"\r\n\r\n")
         request = Received(self.number, head, b"", 0.0, self)
+        if (early := self.upstream.early) is not None:
+            await early(self, request)
         if (request.header("transfer-encoding") or "").lower() == "chunked":
             body = b""
             while size := int((await self.until(b"\r\n")).split(b";")[0], 16):
@@ -192,6 +194,8 @@ class Upstream:
 
     default: Behaviour
     tls: ssl.SSLContext | None = None
+    #: Runs when a request's head is there, before its body is read.
+    early: Behaviour | None = None
     received: list[Received] = field(default_factory=list)
     queue: deque[Behaviour] = field(default_factory=deque)
     accepted: int = 0
@@ -228,6 +232,7 @@ class Upstream:
 
     def clear(self) -> None:
         """Forgets what was received and scripted."""
+        self.early = None
         self.received.clear()
         self.queue.clear()
 
@@ -261,5 +266,7 @@ class Upstream:
             task.cancel()
         await asyncio.gather(*list(self.tasks), return_exceptions=True)
         for peer in self.peers:
-            peer.transport.abort()
+            # A connection whose handshake failed has none.
+            if (transport := getattr(peer, "transport", None)) is not None:
+                transport.abort()
         await asyncio.sleep(0)

@@ -21,7 +21,7 @@ from kars.local.demo.reply import Answer, Call, Dialect, Json, Seed, data, encod
 
 
 @dataclass(eq=False)
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault of ours
+class Refusal(Exception):
     """A request this server answers with an error."""
 
     status: int

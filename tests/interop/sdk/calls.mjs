@@ -27,7 +27,12 @@ async function cancelled(path, body) {
 
 await call("chat", "/v1/chat/completions", { model: "gpt-4.1", messages }, { authorization: "Bearer mine" });
 await cancelled("/v1/chat/completions", { model: "gpt-4.1", stream: true, messages });
-await call("streamed", "/v1/chat/completions", { model: "gpt-4.1", stream: true, messages });
+await call("streamed", "/v1/chat/completions", {
+  model: "gpt-4.1",
+  stream: true,
+  stream_options: { include_usage: true },
+  messages,
+});
 await call("messages", "/v1/messages", { model: "claude-demo", max_tokens: 50, messages }, { "x-api-key": "mine" });
 await call("models", "/v1/models");
 await call("missing", "/v1/chat/completions", { model: "missing-one", messages });

@@ -14,7 +14,7 @@ call() {
 
 ask='[{"role":"user","content":"Hello, Zürich 👋"}]'
 call chat /v1/chat/completions -H 'authorization: Bearer mine' -d "{\"model\":\"gpt-4.1\",\"messages\":$ask}"
-call streamed /v1/chat/completions -d "{\"model\":\"gpt-4.1\",\"stream\":true,\"messages\":$ask}"
+call streamed /v1/chat/completions -d "{\"model\":\"gpt-4.1\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":$ask}"
 call messages /v1/messages -H 'x-api-key: mine' -H 'anthropic-version: 2023-06-01' \
     -d "{\"model\":\"claude-demo\",\"max_tokens\":50,\"messages\":$ask}"
 call models /v1/models

@@ -361,7 +361,11 @@ def chat_raw_response(clients: Clients):
 @scenario
 def chat_raw_streaming_response(clients: Clients):
     client = clients.openai()
-    with client.chat.completions.with_streaming_response.create(model=MODEL, messages=ASK, stream=True) as found:
+    # Without this, the service's chunks lack the `"usage":null` that they have when the router asks for usage.
+    options = {"include_usage": True}
+    with client.chat.completions.with_streaming_response.create(
+        model=MODEL, messages=ASK, stream=True, stream_options=options
+    ) as found:
         return [found.status_code, headers(found.headers), list(found.iter_lines())]
 
 

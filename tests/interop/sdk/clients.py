@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import anthropic
-import httpx
 import openai
 
 CLIENT_KEY = "sk-client-own-key"
@@ -43,10 +42,6 @@ class Clients:
 
     def async_anthropic(self, **more) -> anthropic.AsyncAnthropic:
         return anthropic.AsyncAnthropic(**{**self.options(""), **more})
-
-    def http(self) -> httpx.Client:
-        """A plain HTTP client, for paths the SDKs do not name."""
-        return self.keep(httpx.Client(base_url=self.url, timeout=15, trust_env=False))
 
     def options(self, suffix: str) -> dict:
         return {"base_url": self.url + suffix, "api_key": CLIENT_KEY, "max_retries": 0, "timeout": 15.0}
