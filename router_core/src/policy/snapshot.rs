@@ -62,6 +62,7 @@ impl Handle {
 mod tests {
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps)] // Given where a policy is optional.
     fn policy(text: &str) -> Option<(Arc<Inference>, String)> {
         Some((Arc::new(Inference::compile(text.as_bytes()).unwrap()), format!("sha256:{}", text.len())))
     }

@@ -63,6 +63,7 @@ fn policy(dir: &Path) -> Option<(String, String)> {
     Some((path.file_name()?.to_str()?.to_owned(), String::from_utf8(bytes).unwrap()))
 }
 
+#[allow(clippy::unnecessary_wraps)] // Compared with an optional value.
 fn file(name: &str, content: &str) -> Option<(String, String)> {
     Some((name.to_owned(), content.to_owned()))
 }
@@ -309,4 +310,17 @@ fn a_reader_never_sees_half_a_swap() {
     let numbers: Vec<u32> =
         reader.join().unwrap().iter().filter_map(|(_, content)| content.parse().ok()).collect();
     assert!(numbers.is_sorted());
+}
+
+#[test]
+fn an_idle_watch_sleeps() {
+    let root = tempfile::tempdir().unwrap();
+    let mut watch = Watch::with_interval(&[root.path().to_owned()], Duration::ZERO);
+    let used = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(time).unwrap()
+    };
+    let before = used();
+    assert!(watch.wait(Duration::from_millis(200)).unwrap().is_empty());
+    assert!(used().saturating_sub(before) < Duration::from_millis(100));
 }

@@ -32,6 +32,7 @@ fn header(provider: &Provider) -> Option<(String, String)> {
     Some((ready.name().to_owned(), ready.value().expose().to_owned()))
 }
 
+#[allow(clippy::unnecessary_wraps)] // Compared with an optional value.
 fn pair(name: &str, value: &str) -> Option<(String, String)> {
     Some((name.to_owned(), value.to_owned()))
 }
