@@ -61,6 +61,8 @@ struct Day {
     len: u64,
     /// Whether a write failed in the middle, so that bytes after `len` must go first.
     torn: bool,
+    #[cfg(test)]
+    fails: bool,
 }
 
 /// What continuing a chain needs of a line.
@@ -164,6 +166,11 @@ impl Log {
     /// Notes that syncing what was taken failed.
     pub(super) fn sync_failed(&mut self) {
         self.unsynced = true;
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_next_write(&mut self) {
+        self.day.as_mut().unwrap().fails = true;
     }
 
     /// Begins the file of the stamp's day.
@@ -291,7 +298,14 @@ impl Day {
         let file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path).map_err(fail)?;
         let len = file.metadata().map_err(fail)?.len();
-        Ok(Self { date: date.into(), file: Arc::new(file), len, torn: false })
+        Ok(Self {
+            date: date.into(),
+            file: Arc::new(file),
+            len,
+            torn: false,
+            #[cfg(test)]
+            fails: false,
+        })
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -299,6 +313,11 @@ impl Day {
             self.file.set_len(self.len)?;
         }
         self.torn = true;
+        #[cfg(test)]
+        if std::mem::take(&mut self.fails) {
+            (&*self.file).write_all(lines.get(..lines.len() / 2).unwrap_or(&[]))?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         (&*self.file).write_all(lines)?;
         self.torn = false;
         self.len += lines.len() as u64;
@@ -322,8 +341,8 @@ impl Day {
             return Ok(None);
         };
         self.cut(from + end as u64 + 1)?;
-        let lines = tail.get(..end).unwrap_or(&[]).rsplit(|byte| *byte == b'\n');
-        Ok(lines.filter_map(|line| serde_json::from_slice::<Link>(line).ok()).next().map(|link| Chain {
+        let mut lines = tail.get(..end).unwrap_or(&[]).rsplit(|byte| *byte == b'\n');
+        Ok(lines.find_map(|line| serde_json::from_slice::<Link>(line).ok()).map(|link| Chain {
             next: Some(link.seq.saturating_add(1)),
             hash: link.hash,
             record_hash: link.record_hash,
