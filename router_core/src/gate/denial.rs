@@ -5,40 +5,13 @@ use std::time::Duration;
 use crate::gate::ledger::{Shortfall, Window};
 use crate::gate::rate::RetryAfter;
 use crate::policy::inference::Rule;
-
-/// What kind of rule denied; decides status and error type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// No policy is loaded, and the settings say to deny then.
-    NoPolicy,
-    /// The policy denies the model.
-    Model,
-    /// The request rate is used up.
-    Rate,
-    /// One request asks for more than the policy allows.
-    PerRequest,
-    /// A token budget is used up.
-    Budget,
-}
-
-impl Cause {
-    /// The label in metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoPolicy => "no_policy",
-            Self::Model => "model",
-            Self::Rate => "rate",
-            Self::PerRequest => "per_request_tokens",
-            Self::Budget => "token_budget",
-        }
-    }
-}
+use crate::telemetry::metrics::DenialKind;
 
 /// A decision against a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     /// The kind of rule.
-    pub cause: Cause,
+    pub cause: DenialKind,
     /// The rule, as a path into the policy: `tokenBudget.dailyTokens`, `models.deny[3]`.
     pub rule: String,
     /// For people, with what would help.
@@ -52,7 +25,7 @@ pub struct Denial {
 }
 
 impl Denial {
-    fn new(cause: Cause, rule: impl Into<String>, message: impl Into<String>) -> Self {
+    fn new(cause: DenialKind, rule: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             cause,
             rule: rule.into(),
@@ -65,7 +38,7 @@ impl Denial {
 
     pub(super) fn no_policy() -> Self {
         let mut denial = Self::new(
-            Cause::NoPolicy,
+            DenialKind::NoPolicy,
             "inference-policy",
             "No inference policy is loaded, so nothing is allowed. Mount inference-policy.json at INFERENCE_POLICY_DIR.",
         );
@@ -76,7 +49,7 @@ impl Denial {
 
     pub(super) fn model(model: &str, rule: &Rule) -> Self {
         Self::new(
-            Cause::Model,
+            DenialKind::Model,
             rule.to_string(),
             format!("Blocked by governance policy: model '{}' is denied by {rule}", shown(model)),
         )
@@ -84,11 +57,11 @@ impl Denial {
 
     pub(super) fn rate(per_minute: u32, retry: &RetryAfter) -> Self {
         let mut denial = Self::new(
-            Cause::Rate,
+            DenialKind::Rate,
             "requestRate.requestsPerMinute",
-            format!("Request rate exceeded ({per_minute} per minute). Retry in {} s.", whole_seconds(retry.0)),
+            format!("Request rate exceeded ({per_minute} per minute). Retry in {} s.", whole_seconds(retry.after)),
         );
-        denial.retry_after = Some(retry.0);
+        denial.retry_after = Some(retry.after);
         denial.retry = true;
         denial.rate_limit = Some(per_minute);
         denial
@@ -96,7 +69,7 @@ impl Denial {
 
     pub(super) fn per_request(asked: u64, cap: u64) -> Self {
         Self::new(
-            Cause::PerRequest,
+            DenialKind::RequestTokens,
             "tokenBudget.perRequestTokens",
             format!("Requested max_tokens={asked} exceeds InferencePolicy tokenBudget.perRequestTokens={cap}"),
         )
@@ -116,7 +89,7 @@ impl Denial {
                 short.reserved
             );
         }
-        let mut denial = Self::new(Cause::Budget, format!("tokenBudget.{field}"), message);
+        let mut denial = Self::new(DenialKind::Budget, format!("tokenBudget.{field}"), message);
         denial.retry_after = Some(if short.in_flight { Duration::from_secs(1) } else { short.resets_in });
         denial.retry = short.in_flight;
         denial

@@ -11,17 +11,15 @@ pub mod rate;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
-
 use crate::error::Result;
 use crate::ids::Operation;
-use crate::policy::inference::{Budget, Inference, Verdict};
+use crate::policy::inference::{Budget, Inference, ModelRef, Verdict};
 use crate::policy::snapshot::Snapshot;
 use crate::settings::{MissingPolicy, Settings};
 use crate::wire::request::Request;
 use crate::wire::usage::Usage;
 
-pub use denial::{Cause, Denial};
+pub use denial::Denial;
 use ledger::{Ask, Ledger, Limits, ReservationId};
 
 /// Output tokens reserved for a call that names no cap: above nearly every answer, below most budgets.
@@ -57,17 +55,9 @@ pub struct Gate {
     missing: MissingPolicy,
     daily: u64,
     per_request: u64,
-    rate: ArcSwapOption<Metered>,
+    rate: rate::Rate,
     /// How far providers' input counts have exceeded our bound so far; added to later reservations.
     input_margin: AtomicU64,
-}
-
-/// A rate limiter and the policy values it was made from.
-#[derive(Debug)]
-struct Metered {
-    per_minute: u32,
-    burst: u32,
-    rate: rate::Rate,
 }
 
 /// Leave for one call. Only [`Gate::admit`] makes one.
@@ -88,7 +78,7 @@ pub struct Permit {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Models to try in order; empty: the request's own.
-    pub models: Vec<Box<str>>,
+    pub models: Vec<ModelRef>,
     /// Output cap to put into the request.
     pub cap: Option<u64>,
     /// Indexes of `tools` elements to take out, ascending.
@@ -112,7 +102,7 @@ impl Gate {
             missing: settings.missing_policy,
             daily: settings.daily_budget,
             per_request: settings.per_request,
-            rate: ArcSwapOption::empty(),
+            rate: rate::Rate::new(0, 0),
             input_margin: AtomicU64::new(0),
         }
     }
@@ -165,19 +155,8 @@ impl Gate {
 
     fn check_rate(&self, facts: &Facts<'_>, policy: Option<&Inference>) -> Result<(), Denial> {
         let Some(wanted) = policy.and_then(Inference::rate) else { return Ok(()) };
-        let current = self.rate.load();
-        let fits = |m: &Metered| m.per_minute == wanted.per_minute && m.burst == wanted.burst;
-        let verdict = match current.as_deref().filter(|m| fits(m)) {
-            Some(metered) => metered.rate.admit(facts.clock_ns),
-            None => {
-                let rate = rate::Rate::new(wanted.per_minute, wanted.burst);
-                let verdict = rate.admit(facts.clock_ns);
-                let metered = Metered { per_minute: wanted.per_minute, burst: wanted.burst, rate };
-                self.rate.store(Some(Arc::new(metered)));
-                verdict
-            }
-        };
-        verdict.map(|_| ()).map_err(|retry| Denial::rate(wanted.per_minute, &retry))
+        self.rate.retune(wanted.per_minute, wanted.burst, facts.clock_ns);
+        self.rate.admit(facts.clock_ns).map(|_| ()).map_err(|retry| Denial::rate(wanted.per_minute, &retry))
     }
 
     fn reserve(&self, facts: &Facts<'_>, policy: Option<&Inference>, permit: &mut Permit) -> Result<(), Denial> {
@@ -238,17 +217,22 @@ impl Permit {
         self.seen = tokens;
     }
 
-    /// Settles the reservation with what the provider reported, or with what was seen and estimated.
-    pub fn settle(mut self, reported: Option<Usage>, answered: bool) -> Charge {
-        self.close(reported, answered)
+    /// Settles the reservation with what the provider reported. Without a report, or when the answer broke off
+    /// (not `complete`), with the larger of that and what was seen; nothing when no answer had begun.
+    pub fn settle(mut self, reported: Option<Usage>, answered: bool, complete: bool) -> Charge {
+        self.close(reported, answered, complete)
     }
 
-    fn close(&mut self, reported: Option<Usage>, answered: bool) -> Charge {
-        let seen = Usage { input: self.input_estimate, output: self.seen, ..Usage::default() };
+    fn close(&mut self, reported: Option<Usage>, answered: bool, complete: bool) -> Charge {
         let charge = match reported {
-            Some(usage) => Charge { usage, estimated: false },
-            None if self.sent && answered && self.reservation.is_some() => Charge { usage: seen, estimated: true },
-            None => Charge::default(),
+            Some(usage) if complete => Charge { usage, estimated: false },
+            _ if self.sent && answered && self.reservation.is_some() => {
+                let said = reported.unwrap_or_default();
+                let input = said.input.max(self.input_estimate);
+                let output = said.output.max(self.seen);
+                Charge { usage: Usage { input, output, ..said }, estimated: true }
+            }
+            _ => Charge::default(),
         };
         if let Some(id) = self.reservation.take() {
             self.gate.ledger.settle(id, charge.usage.total(), self.now);
@@ -272,36 +256,28 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.reservation.is_some() {
-            self.close(None, self.sent);
+            self.close(None, self.sent, false);
         }
     }
 }
 
-/// The models to try: the policy's preference where it has one, else the request's own.
-fn allowed_models(facts: &Facts<'_>, policy: Option<&Inference>) -> Result<Vec<Box<str>>, Denial> {
-    let Some(policy) = policy else { return Ok(Vec::new()) };
-    if facts.operation == Operation::Read {
-        return Ok(Vec::new());
-    }
-    if let Some(preference) = policy.preference().filter(|_| facts.operation.generates()) {
-        let mut models: Vec<Box<str>> = Vec::new();
-        for model in std::iter::once(&preference.primary).chain(&preference.fallback) {
-            let allowed = matches!(policy.model(&model.deployment), Verdict::Allow);
-            if allowed && !models.contains(&model.deployment) {
-                models.push(model.deployment.clone());
-            }
-        }
-        if !models.is_empty() {
-            return Ok(models);
-        }
-        return match policy.model(&preference.primary.deployment) {
-            Verdict::Deny(rule) => Err(Denial::model(&preference.primary.deployment, &rule)),
-            Verdict::Allow => Ok(models),
+/// The models to try: the policy's preference where it has one for this kind of call, else the request's own.
+fn allowed_models(facts: &Facts<'_>, policy: Option<&Inference>) -> Result<Vec<ModelRef>, Denial> {
+    let Some(policy) = policy.filter(|_| facts.operation != Operation::Read) else { return Ok(Vec::new()) };
+    let steered = facts.operation.generates() && policy.action().covers(facts.operation);
+    let Some(preference) = policy.preference().filter(|_| steered) else {
+        return match policy.model(facts.model) {
+            Verdict::Allow => Ok(Vec::new()),
+            Verdict::Deny { rule } => Err(Denial::model(facts.model, &rule)),
         };
-    }
-    match policy.model(facts.model) {
-        Verdict::Allow => Ok(Vec::new()),
-        Verdict::Deny(rule) => Err(Denial::model(facts.model, &rule)),
+    };
+    let stated = std::iter::once(&preference.primary).chain(&preference.fallback);
+    let models: Vec<ModelRef> = stated.filter(|m| policy.model(&m.deployment).allowed()).cloned().collect();
+    match policy.model(&preference.primary.deployment) {
+        Verdict::Deny { rule } if models.is_empty() => {
+            Err(Denial::model(&preference.primary.deployment, &rule))
+        }
+        _ => Ok(models),
     }
 }
 
@@ -310,7 +286,7 @@ fn hidden_tools(facts: &Facts<'_>, policy: Option<&Inference>) -> Vec<usize> {
     if request.tools.is_empty() || !policy.restricts_tools() {
         return Vec::new();
     }
-    let denied = |name: &str| matches!(policy.tool(name), Verdict::Deny(_));
+    let denied = |name: &str| !policy.tool(name).allowed();
     let hidden = |tool: &crate::wire::request::Tool<'_>| tool.name.as_deref().is_some_and(denied);
     request.tools.iter().enumerate().filter(|(_, t)| hidden(t)).map(|(i, _)| i).collect()
 }

@@ -5,4 +5,5 @@ pub mod deadline;
 pub mod dial;
 pub mod listener;
 pub mod pipe;
+pub mod signal;
 pub mod tls;

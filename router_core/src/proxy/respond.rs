@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Step};
 use crate::gate::denial::whole_seconds;
-use crate::gate::{Cause, Denial};
+use crate::gate::Denial;
 use crate::ids::Dialect;
 use crate::proxy::client::{Body, Client, Head};
+use crate::telemetry::metrics::DenialKind;
 
 /// An error on its way to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,13 +67,14 @@ impl Failure {
 impl From<&Denial> for Failure {
     fn from(denial: &Denial) -> Self {
         let (status, openai_type, code, anthropic_type) = match denial.cause {
-            Cause::NoPolicy => (503, "policy_violation", "policy_not_loaded", "api_error"),
-            Cause::Model => (403, "policy_violation", "policy_denied", "permission_error"),
-            Cause::Rate => (429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
-            Cause::PerRequest => {
+            DenialKind::NoPolicy => (503, "policy_violation", "policy_not_loaded", "api_error"),
+            DenialKind::Model => (403, "policy_violation", "policy_denied", "permission_error"),
+            DenialKind::Rate => (429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
+            DenialKind::RequestTokens => {
                 (429, "token_budget_exceeded", "per_request_tokens_exceeded", "rate_limit_error")
             }
-            Cause::Budget => (429, "token_budget_exceeded", "budget_exceeded", "rate_limit_error"),
+            DenialKind::Budget => (429, "token_budget_exceeded", "budget_exceeded", "rate_limit_error"),
+            _ => (403, "policy_violation", "policy_denied", "permission_error"),
         };
         let mut failure = Self::new(status, openai_type, code, anthropic_type, denial.message.clone());
         failure.retry_after = denial.retry_after;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::error::{Error, Kind, Step};
 use crate::ids::Dialect;
 use crate::net::deadline::Deadline;
-use crate::policy::safety::{self, Floor};
+use crate::policy::safety::{self, Floor, Violation};
 use crate::proxy::client::Client;
 use crate::proxy::respond::Failure;
 use crate::proxy::upstream::Source;
@@ -363,6 +363,7 @@ impl<'s> Sink<'s> {
                 Ok(())
             }
             Mode::Events(splitter) => {
+                let torn = splitter.is_torn();
                 let split = splitter.feed(content);
                 let mut flow = Flow {
                     floor: self.floor,
@@ -371,10 +372,13 @@ impl<'s> Sink<'s> {
                     meter: &mut self.meter,
                     events: &mut self.events,
                 };
+                if torn {
+                    flow.oversized(content.get(..split.carried_used).unwrap_or(&[]), client)?;
+                }
                 flow.forward(split.carried, client)?;
                 flow.forward(split.whole, client)?;
                 if split.overflow {
-                    // Too large to be seen whole: with a floor that is a refusal, else it passes as it is.
+                    flow.oversized(split.spilled, client)?;
                     flow.oversized(split.rest, client)?;
                 }
                 if *flow.events > 0 {
@@ -407,9 +411,14 @@ impl<'s> Sink<'s> {
         Ok(())
     }
 
-    /// Fills a silence, where the client's answer is an event stream that has begun.
+    /// Whether the client has been sent part of an event.
+    pub fn is_torn(&self) -> bool {
+        matches!(&self.mode, Mode::Events(splitter) if splitter.is_torn())
+    }
+
+    /// Fills a silence, where the client's answer is an event stream that has begun; never inside an event.
     fn keepalive(&mut self, client: &mut Client, bytes: &[u8]) {
-        if matches!(self.mode, Mode::Events(_)) || client.committed() {
+        if (matches!(self.mode, Mode::Events(_)) || client.committed()) && !self.is_torn() {
             if let Some(start) = self.start.take() {
                 start(client);
             }
@@ -484,32 +493,29 @@ impl Flow<'_, '_> {
         }
         let parsed = sse::event(event);
         let findings = floor.inspect(&parsed.data);
-        if let Some(violation) = findings.violation {
-            return Err(Stop::Content(Box::new(Failure::content(
-                violation.code,
-                violation.message.clone(),
-                violation.reason(),
-            ))));
+        if let Some(found) = findings.violation {
+            return Err(Stop::Content(Box::new(violation(&found))));
         }
         if unannotated && !findings.prompt_annotated {
-            let missing = safety::shields_missing();
-            return Err(Stop::Content(Box::new(Failure::content(
-                missing.code,
-                missing.message.clone(),
-                missing.reason(),
-            ))));
+            return Err(Stop::Content(Box::new(violation(&Violation::shields_required()))));
         }
         Ok(())
     }
 
+    /// Passes part of an event that is too large to be seen whole, unless a floor must see it.
     fn oversized(&mut self, rest: &[u8], client: &mut Client) -> Result<(), Stop> {
-        if self.floor.is_some() {
+        if self.floor.is_some() && !rest.is_empty() {
             let detail = "the upstream sent an event larger than can be inspected";
             return Err(Stop::Failed(Error::new(Kind::Upstream(Step::Protocol), detail)));
         }
         self.push(Some(rest), client);
         Ok(())
     }
+}
+
+/// A content rule's verdict as a failure for the client.
+pub fn violation(found: &Violation) -> Failure {
+    Failure::content(found.code, found.message.clone(), found.reason())
 }
 
 /// Overwrites a secret with stars: same length, so that lengths already announced stay true.

@@ -19,9 +19,10 @@ use crate::gate::Permit;
 use crate::limits;
 use crate::net::conn::{Conn, reset_on_drop};
 use crate::net::dial;
-use crate::policy::provider::Provider;
+use crate::policy::provider::{Provider, forwards_header};
 use crate::proxy::inbound::FieldsRef;
 use crate::proxy::worker::Worker;
+use crate::telemetry::metrics::Retry;
 use crate::wire::body::Walker;
 use crate::wire::edit::Edits;
 use crate::wire::head;
@@ -164,7 +165,7 @@ pub async fn send(worker: &Rc<Worker>, permit: &mut Permit, out: &Outbound<'_>) 
         match exchange(worker, conn, out).await {
             // A connection that the upstream closed while it was idle tells so only now: nothing was
             // answered, and nothing was taken in. One fresh connection decides.
-            Err(Broke::Untouched) if !fresh => worker.shared.metrics.upstream_retry("transport"),
+            Err(Broke::Untouched) if !fresh => worker.shared.metrics.upstream_retried(Retry::Transport),
             Err(Broke::Untouched) => {
                 let detail = "the upstream closed the connection before it answered";
                 return Err(Error::new(Kind::Upstream(Step::Reset), detail));
@@ -397,25 +398,18 @@ fn stays_with_us(name: &str) -> bool {
     NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
-/// Request fields that do not travel: the client's credentials, framing, and what we set ourselves.
-fn is_ours_to_set(name: &str) -> bool {
-    const NAMES: [&str; 11] = [
-        "authorization", "api-key", "x-api-key", "cookie", "host", "content-length", "expect",
-        "accept-encoding", "x-kars-trace-id", "x-kars-admin", "x-kars-sandbox",
-    ];
-    NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
-}
-
 /// Visits every field of the upstream request.
 fn forward_fields(out: &Outbound<'_>, mut visit: impl FnMut(&str, &[u8])) {
     visit("host", out.provider.origin().authority.as_bytes());
-    out.provider.authorize(|name, value| visit(name, value));
+    if let Some(authorization) = out.provider.authorization() {
+        visit(authorization.name(), authorization.value().expose().as_bytes());
+    }
     let fields = out.fields;
     let listed = fields.value("connection").is_some();
     let mut typed = false;
     fields.each(|name, value| {
-        let own = is_hop_by_hop(name) || is_ours_to_set(name);
-        if own || (listed && fields.lists("connection", name)) {
+        let stays = !forwards_header(name.as_bytes()) || name.eq_ignore_ascii_case("accept-encoding");
+        if stays || (listed && fields.lists("connection", name)) {
             return;
         }
         typed |= name.eq_ignore_ascii_case("content-type");
@@ -424,11 +418,11 @@ fn forward_fields(out: &Outbound<'_>, mut visit: impl FnMut(&str, &[u8])) {
     // A compressed answer could neither be metered nor inspected.
     visit("accept-encoding", b"identity");
     visit("x-kars-trace-id", out.trace_id.as_bytes());
-    out.provider.defaults(|name, value| {
+    for (name, value) in out.provider.default_headers() {
         if fields.value(name).is_none() {
-            visit(name, value);
+            visit(name, value.as_bytes());
         }
-    });
+    }
     if !typed && !out.body.is_empty() {
         visit("content-type", b"application/json");
     }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
@@ -10,7 +10,9 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use crate::gate::Gate;
+use crate::net::signal::Signal;
 use crate::net::tls::Tls;
+use crate::policy::health::Health;
 use crate::policy::provider::Provider;
 use crate::policy::snapshot::{Handle, Status};
 use crate::proxy::upstream::Pool;
@@ -45,14 +47,20 @@ pub struct Shared {
     pub audit: Audit,
     /// Counters.
     pub metrics: Metrics,
+    /// Which models have failed lately.
+    pub health: Health,
     /// The operator's model override.
     pub admin_model: ArcSwapOption<String>,
     /// Where the cold routes are served, once they are.
     pub cold_socket: ArcSwapOption<String>,
-    /// Called when a cold route is asked for and nobody serves it yet.
+    /// A cold route is asked for and nobody serves it yet.
     pub cold_wanted: AtomicBool,
-    /// Wakes the engine's waiter.
-    pub events: crate::engine::Events,
+    /// Wakes the engine's owner.
+    pub events: Signal,
+    /// Told when the last call in flight ends while draining.
+    pub quiet: Condvar,
+    /// Guards the wait for `quiet`.
+    pub quiet_lock: Mutex<()>,
     /// Calls in flight.
     pub in_flight: AtomicUsize,
     /// Bytes held by request bodies.

@@ -1,8 +1,13 @@
 //! The bodies of the fuzz targets: what must hold for any bytes whatever. They also run under proptest.
 #![allow(clippy::missing_panics_doc, reason = "to panic is how a check fails")]
 
+use std::ops::Range;
+
+use serde_json::value::RawValue;
+
+use crate::ids::Operation;
 use crate::wire::body::{Framing, Walker};
-use crate::wire::{head, sse};
+use crate::wire::{head, request, sse, usage};
 
 /// A request head: accepted parts lie in the input, obey their grammar, and a prefix never says otherwise.
 pub fn request_head(bytes: &[u8]) {
@@ -102,4 +107,62 @@ fn split(stream: &[u8], step: usize) -> (Vec<u8>, Vec<u8>) {
         assert_eq!(fed.carried_used + fed.whole.len() + fed.rest.len(), part.len());
     }
     (done, splitter.pending().to_vec())
+}
+
+/// An answer: the first byte chooses the size of the feeds; any split gives one result, that of a full parse.
+pub fn usage(bytes: &[u8]) {
+    let Some((step, body)) = bytes.split_first() else { return };
+    let metered = |step: usize| {
+        let mut meter = usage::Meter::new();
+        body.chunks(step.max(1)).for_each(|part| meter.json(part));
+        meter.usage()
+    };
+    let seen = metered(body.len());
+    assert_eq!(seen, metered(usize::from(*step)), "a split changes the usage");
+    if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(body) {
+        let object = tree.get("usage").filter(|usage| tree.is_object() && usage.is_object());
+        let alone = object.map(|usage| format!("{{\"usage\":{usage}}}"));
+        // A full parse may round a fraction; a larger usage is not kept.
+        if body.len() <= crate::limits::USAGE_BYTES && memchr::memchr(b'.', body).is_none() {
+            let mut meter = usage::Meter::new();
+            meter.json(alone.unwrap_or_default().as_bytes());
+            assert_eq!(seen, meter.usage(), "a full parse finds another usage");
+        }
+    }
+    let mut meter = usage::Meter::new();
+    sse::events(body).for_each(|block| meter.event(block));
+    sse::events(body).for_each(|block| assert!(!usage::is_usage_chunk(block) || block.len() > 24));
+}
+
+/// A model request: what is accepted is one JSON object, its spans hold what they claim, and every rewrite
+/// gives JSON that is accepted again. The first byte chooses the operation and the tools to remove.
+pub fn request(bytes: &[u8]) {
+    let Some((choice, body)) = bytes.split_first() else { return };
+    let operation = *Operation::ALL.get(usize::from(choice & 7)).unwrap_or(&Operation::Chat);
+    let Ok(request) = request::read(operation, body) else { return };
+    let raw = |span: &Range<usize>| body.get(span.clone()).unwrap_or(&[]);
+    assert!(matches!(serde_json::from_slice::<&RawValue>(body), Ok(raw) if raw.get().starts_with('{')));
+    if let Some(model) = &request.model {
+        assert!(serde_json::from_slice::<String>(raw(&model.span)).is_ok_and(|text| text == model.value));
+    }
+    for (_, cap) in &request.caps {
+        assert_eq!(raw(&cap.span), cap.value.to_string().as_bytes());
+    }
+    for span in
+        request.tools.iter().chain(&request.functions).map(|tool| &tool.span).chain(&request.reasoning)
+    {
+        assert!(serde_json::from_slice::<&RawValue>(raw(span)).is_ok());
+    }
+    assert!(request.nulls.iter().all(|(_, span)| raw(span) == b"null"));
+    assert!(request.text_bytes <= body.len() as u64);
+    let mut rewrite = request::Rewrite::new(&request, body);
+    rewrite.set_model("m").set_stream_usage().strip_reasoning().set_cap("max_tokens", 7);
+    rewrite.remove_tools(&[0, usize::from(*choice >> 3)]);
+    let edited = rewrite.edits().applied(body);
+    assert_eq!(edited.len(), rewrite.edits().len_of(body));
+    let again = request::read(operation, &edited);
+    let Ok(again) = again else { unreachable!("a rewritten request is refused") };
+    assert!(again.model.is_some_and(|m| m.value == "m") && again.reasoning.is_empty());
+    assert_eq!(again.stream_usage, request::StreamUsage::On);
+    assert!(again.caps.iter().any(|(key, cap)| *key == "max_tokens" && cap.value == 7));
 }

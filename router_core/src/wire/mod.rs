@@ -5,6 +5,7 @@ pub mod body;
 pub mod checks;
 pub mod edit;
 pub mod head;
+mod members;
 pub mod request;
 pub mod sse;
 pub mod usage;

@@ -25,6 +25,8 @@ pub struct Splitter {
     at: At,
     /// Whether the unfinished event outgrew the bound.
     lost: bool,
+    /// What was held of the event that outgrew the bound in the last feed.
+    spilled: Vec<u8>,
 }
 
 /// Where the stream stands.
@@ -47,7 +49,7 @@ enum At {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Split<'a> {
     /// The event that began in earlier feeds and ends in this one, in one piece; empty if there is none, or
-    /// if it outgrew [`limits::EVENT_BYTES`].
+    /// if it outgrew [`limits::EVENT_BYTES`] in an earlier feed.
     pub carried: &'a [u8],
     /// How many bytes of this feed belong to `carried`; 0 when it ended with a CR at the end of the last feed.
     pub carried_used: usize,
@@ -57,6 +59,8 @@ pub struct Split<'a> {
     pub rest: &'a [u8],
     /// Whether the unfinished event outgrew the bound and is no longer held: it will not be seen whole.
     pub overflow: bool,
+    /// What earlier feeds had left of that event, given back in the feed that overflows.
+    pub spilled: &'a [u8],
 }
 
 impl Splitter {
@@ -70,6 +74,7 @@ impl Splitter {
     /// A feed that starts and ends between events costs one look at its last bytes.
     pub fn feed<'a>(&'a mut self, content: &'a [u8]) -> Split<'a> {
         recycle(&mut self.ended);
+        recycle(&mut self.spilled);
         let mut carried_used = 0;
         if self.at != At::Boundary {
             match first_end(self.at, content) {
@@ -80,8 +85,8 @@ impl Splitter {
                 Err(at) => {
                     self.at = at;
                     self.hold(content);
-                    let overflow = self.lost;
-                    return Split { carried: &[], carried_used: 0, whole: &[], rest: content, overflow };
+                    let (overflow, spilled) = (self.lost, self.spilled.as_slice());
+                    return Split { carried: &[], carried_used: 0, whole: &[], rest: content, overflow, spilled };
                 }
             }
         }
@@ -89,12 +94,17 @@ impl Splitter {
         let (whole, rest) = fresh.split_at_checked(last_end(fresh)).unwrap_or_default();
         self.at = tail(rest);
         self.hold(rest);
-        Split { carried: &self.ended, carried_used, whole, rest, overflow: self.lost }
+        Split { carried: &self.ended, carried_used, whole, rest, overflow: self.lost, spilled: &self.spilled }
     }
 
     /// Whether the stream stands between two events, so that an event of ours may be put in.
     pub fn at_boundary(&self) -> bool {
         self.at == At::Boundary
+    }
+
+    /// Whether the stream is inside an event that outgrew the bound, part of which has been let go.
+    pub fn is_torn(&self) -> bool {
+        self.lost
     }
 
     /// The bytes of the unfinished event that are held.
@@ -112,8 +122,7 @@ impl Splitter {
     fn complete(&mut self, end: &[u8]) {
         std::mem::swap(&mut self.carry, &mut self.ended);
         recycle(&mut self.carry);
-        if std::mem::take(&mut self.lost) || self.ended.len().saturating_add(end.len()) > limits::EVENT_BYTES
-        {
+        if std::mem::take(&mut self.lost) {
             recycle(&mut self.ended);
         } else {
             self.ended.extend_from_slice(end);
@@ -122,8 +131,8 @@ impl Splitter {
 
     fn hold(&mut self, part: &[u8]) {
         if self.carry.len().saturating_add(part.len()) > limits::EVENT_BYTES {
+            self.spilled = std::mem::take(&mut self.carry);
             self.lost = true;
-            recycle(&mut self.carry);
         }
         if !self.lost {
             self.carry.extend_from_slice(part);
