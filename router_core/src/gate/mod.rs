@@ -159,7 +159,12 @@ impl Gate {
         self.rate.admit(facts.clock_ns).map(|_| ()).map_err(|retry| Denial::rate(wanted.per_minute, &retry))
     }
 
-    fn reserve(&self, facts: &Facts<'_>, policy: Option<&Inference>, permit: &mut Permit) -> Result<(), Denial> {
+    fn reserve(
+        &self,
+        facts: &Facts<'_>,
+        policy: Option<&Inference>,
+        permit: &mut Permit,
+    ) -> Result<(), Denial> {
         let limits = self.limits(policy);
         let unlimited = limits.hourly == 0 && limits.daily == 0 && limits.monthly == 0;
         if facts.operation == Operation::Read || facts.operation == Operation::CountTokens {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Step};
-use crate::gate::denial::whole_seconds;
 use crate::gate::Denial;
+use crate::gate::denial::whole_seconds;
 use crate::ids::Dialect;
 use crate::proxy::client::{Body, Client, Head};
 use crate::telemetry::metrics::DenialKind;
@@ -109,7 +109,9 @@ fn of_kind(kind: Kind) -> (u16, &'static str, &'static str, &'static str) {
         Kind::Timeout(step) => (504, "proxy_error", timeout_code(step), "timeout_error"),
         // 499 as nginx has it: nobody is there to read it, the audit and the metrics are.
         Kind::Canceled => (499, "proxy_error", "client_closed_request", "api_error"),
-        Kind::Config | Kind::Policy | Kind::Io | Kind::Bug => (500, "server_error", "internal_error", "api_error"),
+        Kind::Config | Kind::Policy | Kind::Io | Kind::Bug => {
+            (500, "server_error", "internal_error", "api_error")
+        }
     }
 }
 
@@ -177,7 +179,13 @@ pub fn event(failure: &Failure, dialect: Dialect, responses: bool, request_id: &
 }
 
 /// Answers with an error.
-pub fn fail(client: &mut Client, failure: &Failure, dialect: Dialect, trace_id: &str, extra: &dyn Fn(&mut Head<'_>)) {
+pub fn fail(
+    client: &mut Client,
+    failure: &Failure,
+    dialect: Dialect,
+    trace_id: &str,
+    extra: &dyn Fn(&mut Head<'_>),
+) {
     let text = body(failure, dialect, trace_id);
     if failure.status == 400 || failure.status == 413 || failure.status == 431 {
         // What follows a request that could not be read cannot be trusted to be the next one.
