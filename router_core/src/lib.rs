@@ -6,6 +6,7 @@
 pub mod error;
 pub mod ids;
 pub mod limits;
+pub mod settings;
 
 pub mod telemetry;
 pub mod wire;

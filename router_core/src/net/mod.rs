@@ -1,1 +1,9 @@
-//! To be filled.
+//! Sockets without policy: listen, dial, TLS, deadlines, the byte pipe between a call and an HTTP/2 body.
+
+pub mod conn;
+pub mod deadline;
+pub mod dial;
+pub mod listener;
+pub mod pipe;
+pub mod signal;
+pub mod tls;

@@ -1,6 +1,7 @@
 //! Decode, compile, hold: an immutable snapshot behind an atomic handle. Deciding is pure.
 
 pub mod digest;
+pub mod health;
 pub mod inference;
 pub mod mount;
 pub mod provider;

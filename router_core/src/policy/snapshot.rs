@@ -1,1 +1,59 @@
-//! To be filled.
+//! What is in force now, and what the controller is told about it.
+
+mod status;
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::policy::inference::Inference;
+
+pub use status::{DeploymentHealth, Status};
+
+/// Every policy in force at one moment. A call takes one and keeps it to its end.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The inference policy; `None` before the first one and after its mount went away.
+    pub inference: Option<Arc<Inference>>,
+    /// The digest of `inference`'s bytes (`sha256:…`), empty without one.
+    pub inference_digest: String,
+    /// Counts the snapshots of this process, from 1; 0 is the empty one at the start.
+    pub generation: u64,
+}
+
+/// Holds the snapshot in force; readers never wait.
+#[derive(Debug, Default)]
+pub struct Handle {
+    current: ArcSwap<Snapshot>,
+}
+
+impl Handle {
+    /// Starts with a snapshot.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { current: ArcSwap::from_pointee(snapshot) }
+    }
+
+    /// The snapshot in force. The guard is cheap and meant for one decision, not across an `await`.
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// The snapshot in force, to be kept for as long as a call lives.
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Puts a snapshot in force. Calls under way keep theirs.
+    pub fn store(&self, snapshot: Snapshot) {
+        self.current.store(Arc::new(snapshot));
+    }
+
+    /// Puts an inference policy (or none) in force under the next generation, which it gives.
+    /// One writer at a time: the policy watcher.
+    pub fn replace_inference(&self, policy: Option<(Arc<Inference>, String)>) -> u64 {
+        let generation = self.load().generation + 1;
+        let (inference, inference_digest) = policy.map_or((None, String::new()), |(p, d)| (Some(p), d));
+        self.store(Snapshot { inference, inference_digest, generation });
+        generation
+    }
+}

@@ -31,6 +31,13 @@ impl Edits {
         self.list.iter().fold(body.len(), |n, (r, with)| n + with.len() - r.len())
     }
 
+    /// The edited body in one buffer.
+    pub fn applied(&self, body: &[u8]) -> Vec<u8> {
+        let mut edited = Vec::with_capacity(self.len_of(body));
+        self.pieces(body).for_each(|piece| edited.extend_from_slice(piece));
+        edited
+    }
+
     /// The edited body as pieces in order.
     pub fn pieces<'a>(&'a self, body: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let starts = std::iter::once(0).chain(self.list.iter().map(|(r, _)| r.end));
@@ -41,5 +48,41 @@ impl Edits {
             .zip(inserts)
             .flat_map(|((start, end), with)| [body.get(start..end).unwrap_or(&[]), with])
             .filter(|piece| !piece.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn keeps_the_order_of_insertions_at_one_place() {
+        let mut edits = Edits::new();
+        edits.replace(3..4, "X");
+        edits.replace(1..1, "a");
+        edits.replace(1..1, "b");
+        edits.replace(1..2, "");
+        assert_eq!(edits.applied(b"01234"), b"0ab2X4");
+        assert!(!edits.is_empty() && Edits::new().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn gives_what_edits_from_the_back_give(
+            body in prop::collection::vec(any::<u8>(), 0..30),
+            cuts in prop::collection::btree_set(0_usize..30, 0..8),
+            with in prop::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let cuts: Vec<usize> = cuts.into_iter().filter(|c| *c <= body.len()).collect();
+            let (mut edits, mut expected) = (Edits::new(), body.clone());
+            for pair in cuts.chunks_exact(2).rev() {
+                edits.replace(pair[0]..pair[1], with.clone());
+                expected.splice(pair[0]..pair[1], with.iter().copied());
+            }
+            prop_assert_eq!(edits.len_of(&body), expected.len());
+            prop_assert_eq!(edits.applied(&body), expected);
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Sans-IO parsers: bytes in, events out. They never see a socket, a clock or a policy.
 
 pub mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod checks;
 pub mod edit;
 pub mod head;
+mod members;
 pub mod request;
 pub mod sse;
 pub mod usage;

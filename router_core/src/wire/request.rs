@@ -1,10 +1,20 @@
 //! A borrowed view of a model request: the few fields that policy and metering read, with their spans.
+//!
+//! The body is parsed once. Strings that no policy reads (the prompt) are passed over, not decoded.
+
+mod decode;
+mod media;
+mod rewrite;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::ids::Operation;
+
+pub use rewrite::Rewrite;
 
 /// A JSON value and where it stands in the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +53,8 @@ pub enum StreamUsage {
 }
 
 /// The view. Every key it reads appears at most once in the body: duplicates are refused, because two
-/// parsers may pick different ones.
+/// parsers may pick different ones. So are keys that differ from such a one only by case, which some
+/// parsers (Go's `encoding/json`) take for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request<'b> {
     /// `model`, when it is a string.
@@ -52,7 +63,7 @@ pub struct Request<'b> {
     pub stream: bool,
     /// Each output cap that is present: (key, value). Keys: `max_completion_tokens`, `max_tokens`, `max_output_tokens`.
     pub caps: Vec<(&'static str, Spanned<u64>)>,
-    /// `n`, default 1.
+    /// `n`, default 1; where `best_of` is larger, that: the provider writes and bills as many answers.
     pub choices: u64,
     /// `stream_options.include_usage`.
     pub stream_usage: StreamUsage,
@@ -60,9 +71,13 @@ pub struct Request<'b> {
     pub tools: Vec<Tool<'b>>,
     /// The span of the `tools` value.
     pub tools_span: Option<Range<usize>>,
+    /// `functions`, the older form of `tools` that chat completions still take; empty when absent.
+    pub functions: Vec<Tool<'b>>,
     /// Responses only: spans of `input[]` elements whose `type` is `reasoning`, and of the
     /// `include[]` elements equal to `reasoning.encrypted_content` (the Azure quirk strips them).
     pub reasoning: Vec<Range<usize>>,
+    /// The keys above whose value is `null`, which is as if absent, with the value's span.
+    pub nulls: Vec<(&'static str, Range<usize>)>,
     /// Bytes of text a model reads: the body without the payload of its `data:` URLs and base64 `data` strings.
     pub text_bytes: u64,
     /// Images, audio and files in the request.
@@ -75,6 +90,6 @@ pub struct Request<'b> {
 
 /// Reads a request body of `operation`. Fails with `BadRequest` when the body is not one JSON object, or
 /// repeats a key it reads, or gives such a key a value of a wrong type; the text names the key.
-pub fn read(_operation: Operation, _body: &[u8]) -> Result<Request<'_>> {
-    Err(crate::error::Error::bad_request("not read"))
+pub fn read(operation: Operation, body: &[u8]) -> Result<Request<'_>> {
+    decode::read(operation, body)
 }

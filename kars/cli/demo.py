@@ -1,0 +1,101 @@
+"""`kars demo`: see the whole of it work in one terminal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from kars import settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from kars.local.tour import Tour
+
+EPILOG = """\b
+Examples:
+  kars demo
+  kars demo --port 9000
+  kars demo --state ./demo      # keep the policy, the audit log and the budgets
+"""
+
+TRY = """\
+Try, in another terminal:
+
+  # a chat call, and the same as a stream
+  curl -s {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model":"demo","messages":[{{"role":"user","content":"hello"}}]}}'
+  curl -sN {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model":"demo","stream":true,"messages":[{{"role":"user","content":"hello"}}]}}'
+
+  # the unmodified SDKs
+  python -c "from openai import OpenAI; c = OpenAI(base_url='{url}/v1', api_key='any'); \\
+print(c.chat.completions.create(model='demo', messages=[dict(role='user', content='hi')]).choices[0].message.content)"
+  python -c "from anthropic import Anthropic; c = Anthropic(base_url='{url}', api_key='any'); \\
+print(c.messages.create(model='demo', max_tokens=64, messages=[dict(role='user', content='hi')]).content[0].text)"
+
+  # a call that the policy refuses (4096 output tokens per request)
+  curl -s {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model":"demo","max_tokens":100000,"messages":[{{"role":"user","content":"hello"}}]}}'
+
+  # what was counted, what was decided, and whether the record is whole
+  curl -s {metrics}/metrics | grep ^kars_
+  curl -s {url}/statusz -H 'authorization: Bearer {token}'
+  {kars} audit verify {audit}
+
+  # change the policy while it runs: it is in force at once
+  $EDITOR {policy}
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the router; else 8443 or the next free one.")
+@click.option("--state", type=click.Path(path_type=Path), help="Directory to keep the state in; else a temporary one.")
+def demo(port: int | None, state: Path | None) -> None:
+    """Run a demo model server and a router in front of it, and show the calls.
+
+    Everything listens on 127.0.0.1 only and ends with Ctrl-C.
+    """
+    from kars.local import tour
+
+    chosen, metrics, model = tour.choose(port)
+    if chosen != (port or 8443):
+        click.echo(f"Port {port or 8443} is taken; the router listens on {chosen}.", err=True)
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with tour.Tour(port=chosen, model_port=model, metrics_port=metrics, state=state) as running:
+            running.start()
+            introduce(running)
+            running.watch(click.echo, colour=settings.colours(sys.stdout))
+    except KeyboardInterrupt:
+        click.echo("\nStopped.", err=True)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Let SIGTERM end the demo the way Ctrl-C does, so that its processes end, too."""
+    raise KeyboardInterrupt
+
+
+def introduce(running: Tour) -> None:
+    """Say what runs where and what to try."""
+    click.echo(f"router        {running.url()}  (OpenAI at /v1, Anthropic at /v1/messages)")
+    click.echo(f"metrics       http://127.0.0.1:{running.metrics_port}/metrics")
+    click.echo(f"model server  http://127.0.0.1:{running.model_port}")
+    click.echo(f"state         {running.state}\n")
+    click.echo(
+        TRY.format(
+            url=running.url(),
+            metrics=f"http://127.0.0.1:{running.metrics_port}",
+            token=running.token,
+            kars=sys.argv[0],
+            audit=running.audit,
+            policy=running.state / "policy" / "inference-policy.json",
+        )
+    )
+    click.echo("Calls, as the audit log records them (Ctrl-C ends):")

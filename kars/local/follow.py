@@ -1,0 +1,76 @@
+"""Follow an audit log and lay each record out as one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+# One read of the log's tail; a record is below 1 KiB, so this is hundreds of calls.
+READ_BYTES = 256 * 1024
+
+GREEN, RED, YELLOW, DIM, OFF = "\033[32m", "\033[31m", "\033[33m", "\033[2m", "\033[0m"
+
+
+class Tail:
+    """Whole lines appended to the newest `*.jsonl` file of a directory. Each `records` call reads what is new."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path: Path | None = None
+        self.file: BinaryIO | None = None
+        self.rest = b""
+
+    def close(self) -> None:
+        """Close the file that is being followed."""
+        if self.file is not None:
+            self.file.close()
+
+    def records(self) -> Iterator[Mapping[str, object]]:
+        """Yield the new records; a line that is no JSON object is left out (`kars audit verify` judges it)."""
+        yield from self.drain()
+        newest = max(self.directory.glob("*.jsonl"), default=None)
+        if newest is not None and newest != self.path:
+            self.close()
+            self.path, self.file, self.rest = newest, newest.open("rb"), b""
+            yield from self.drain()
+
+    def drain(self) -> Iterator[Mapping[str, object]]:
+        """Read the current file to its end."""
+        while self.file is not None and (chunk := self.file.read(READ_BYTES)):
+            *lines, self.rest = (self.rest + chunk).split(b"\n")
+            for line in lines:
+                record = decode(line)
+                if record is not None:
+                    yield record
+
+
+def decode(line: bytes) -> Mapping[str, object] | None:
+    """Decode one line."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def line(record: Mapping[str, object], *, colour: bool) -> str:
+    """Lay out one record: time, decision, status, action, tokens, milliseconds, how it ended."""
+    allowed = record.get("decision") == "allow"
+    status = number(record, "status")
+    paint = RED if not allowed else GREEN if 0 < status < 400 else YELLOW
+    clock = str(record.get("ts", ""))[11:19] or "--:--:--"
+    tokens = f"{number(record, 'input_tokens')}+{number(record, 'output_tokens')} tok"
+    took = f"{number(record, 'latency_us') / 1000:.1f} ms"
+    action = str(record.get("action", "?"))
+    why = str((record.get("rule") if not allowed else record.get("end")) or "")
+    verdict = "allow" if allowed else "deny "
+    text = f"{clock}  {verdict} {status or '---':>3}  {action:<44} {tokens:>14} {took:>11}  {why}".rstrip()
+    return f"{paint}{text}{OFF}" if colour else text
+
+
+def number(record: Mapping[str, object], name: str) -> int:
+    """Read a whole number, 0 when absent."""
+    value = record.get(name)
+    return value if isinstance(value, int) else 0

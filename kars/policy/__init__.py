@@ -1,0 +1,1 @@
+"""Policy bundles: mounted files, read and published to the core as compiled snapshots."""

@@ -1,0 +1,35 @@
+//! Listening sockets, bound before anything is served so that a taken port is an error at once.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::error::{Error, Kind, Result};
+
+/// Connections that the kernel queues before they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// Binds `count` sockets to one address (`SO_REUSEPORT` shares it when there are several).
+pub fn bind(ip: IpAddr, port: u16, count: usize, variable: &str) -> Result<Vec<TcpListener>> {
+    let mut bound: Vec<TcpListener> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let port = bound.first().and_then(|l| l.local_addr().ok()).map_or(port, |a| a.port());
+        let address = SocketAddr::new(ip, port);
+        bound.push(one(address, count > 1).map_err(|e| {
+            Error::new(Kind::Config, format!("cannot listen on {address} ({variable}): {e}"))
+        })?);
+    }
+    Ok(bound)
+}
+
+fn one(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

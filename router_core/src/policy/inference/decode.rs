@@ -1,0 +1,402 @@
+//! The strict decoder: every field is known by name, and an error says where it stands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Number;
+
+use super::rules::{Names, Rules};
+use super::{Action, Budget, Inference, ModelRef, Preference, Rate};
+use crate::error::{Error, Kind, Result};
+use crate::limits;
+use crate::policy::safety::{Floor, Severity};
+
+/// Kubernetes keeps integers as int64, so nothing above can have come through the API server.
+const MOST_TOKENS: u64 = i64::MAX as u64;
+/// Above any rate that one sandbox reaches; keeps rate arithmetic far from overflow.
+const MOST_REQUESTS: u64 = 10_000_000;
+/// Longest display name and label: Kubernetes labels are 317 bytes at most with their prefix.
+const TEXT_BYTES: usize = 512;
+
+pub(super) fn inference(bytes: &[u8]) -> Result<Inference> {
+    let root = document(bytes)?;
+    let root = Fields::open(
+        &root,
+        String::new(),
+        &[
+            "schemaVersion",
+            "appliesTo",
+            "tokenBudget",
+            "requestRate",
+            "models",
+            "tools",
+            "contentSafety",
+            "modelPreference",
+            "displayName",
+        ],
+    )?;
+    if root.number("schemaVersion", 1..=u64::MAX)?.is_some_and(|version| version != 1) {
+        return Err(root.wrong("schemaVersion", "this router reads version 1 only"));
+    }
+    let scope = scope(&root)?;
+    Ok(Inference {
+        sandbox: scope.sandbox,
+        labels: scope.labels,
+        action: scope.action,
+        display_name: root.text("displayName", 0..=TEXT_BYTES)?.map(Into::into),
+        budget: budget(&root)?,
+        rate: rate(&root)?,
+        floor: floor(&root)?,
+        preference: preference(&root)?,
+        models: rules(&root, "models", Names { allow: "models.allow", deny: "models.deny" })?,
+        tools: rules(&root, "tools", Names { allow: "tools.allow", deny: "tools.deny" })?,
+    })
+}
+
+#[derive(Default)]
+struct Scope {
+    sandbox: Option<Box<str>>,
+    labels: BTreeMap<Box<str>, Box<str>>,
+    action: Action,
+}
+
+fn scope(root: &Fields<'_>) -> Result<Scope> {
+    let Some(fields) = root.object("appliesTo", &["sandboxName", "sandboxMatchLabels", "action"])? else {
+        return Ok(Scope::default());
+    };
+    let sandbox = fields.text("sandboxName", 1..=63)?;
+    if let Some(name) = sandbox {
+        crate::ids::SandboxName::parse(name).map_err(|e| fields.wrong("sandboxName", e.detail()))?;
+    }
+    let action = match fields.text("action", 1..=TEXT_BYTES)? {
+        None | Some("*") => Action::Any,
+        Some("chat") => Action::Chat,
+        Some("responses") => Action::Responses,
+        Some("image") => Action::Image,
+        Some("embeddings") => Action::Embeddings,
+        Some(_) => {
+            return Err(fields.wrong("action", "expected one of chat, responses, image, embeddings, *"));
+        }
+    };
+    Ok(Scope { sandbox: sandbox.map(Into::into), labels: labels(&fields)?, action })
+}
+
+fn labels(scope: &Fields<'_>) -> Result<BTreeMap<Box<str>, Box<str>>> {
+    let Some(node) = scope.get("sandboxMatchLabels") else { return Ok(BTreeMap::new()) };
+    let fields = Fields::any(node, scope.path("sandboxMatchLabels"))?;
+    let mut labels = BTreeMap::new();
+    for (key, _) in fields.members {
+        let value = fields.text(key, 0..=TEXT_BYTES)?;
+        let value = value.ok_or_else(|| fields.wrong(key, "expected a string, found null"))?;
+        labels.insert(key.as_str().into(), value.into());
+    }
+    Ok(labels)
+}
+
+fn budget(root: &Fields<'_>) -> Result<Budget> {
+    const FIELDS: &[&str] =
+        &["perRequestTokens", "hourlyTokens", "dailyTokens", "monthlyTokens", "clampToRemaining"];
+    let Some(fields) = root.object("tokenBudget", FIELDS)? else { return Ok(Budget::default()) };
+    let tokens = |key| fields.number(key, 0..=MOST_TOKENS);
+    let daily = tokens("dailyTokens")?;
+    let budget = Budget {
+        per_request: tokens("perRequestTokens")?.filter(|cap| *cap > 0),
+        hourly: tokens("hourlyTokens")?.unwrap_or(0),
+        daily: daily.unwrap_or(0),
+        monthly: tokens("monthlyTokens")?.unwrap_or(0),
+        clamp: fields.flag("clampToRemaining")?.unwrap_or(false),
+        daily_stated: daily.is_some(),
+    };
+    // A wider window with a smaller limit leaves the narrower one without any effect.
+    let windows = [
+        ("perRequestTokens", budget.per_request.unwrap_or(0)),
+        ("hourlyTokens", budget.hourly),
+        ("dailyTokens", budget.daily),
+        ("monthlyTokens", budget.monthly),
+    ];
+    let mut narrow = ("", 0);
+    for (name, limit) in windows.into_iter().filter(|(_, limit)| *limit > 0) {
+        if limit < narrow.1 {
+            return Err(fields.wrong(narrow.0, &format!("can never be reached: {name} is smaller")));
+        }
+        narrow = (name, limit);
+    }
+    Ok(budget)
+}
+
+fn rate(root: &Fields<'_>) -> Result<Option<Rate>> {
+    let Some(fields) = root.object("requestRate", &["requestsPerMinute", "burst"])? else { return Ok(None) };
+    let number = |key| -> Result<Option<u32>> {
+        Ok(fields.number(key, 1..=MOST_REQUESTS)?.and_then(|n| u32::try_from(n).ok()))
+    };
+    let per_minute = number("requestsPerMinute")?.ok_or_else(|| {
+        fields.wrong("requestsPerMinute", "is required; leave requestRate out for no limit")
+    })?;
+    Ok(Some(Rate { per_minute, burst: number("burst")?.unwrap_or(per_minute) }))
+}
+
+fn floor(root: &Fields<'_>) -> Result<Option<Floor>> {
+    const FIELDS: &[&str] = &["hate", "selfHarm", "sexual", "violence", "requirePromptShields"];
+    let Some(fields) = root.object("contentSafety", FIELDS)? else { return Ok(None) };
+    let severity = |key| -> Result<Option<Severity>> {
+        let Some(text) = fields.text(key, 0..=TEXT_BYTES)? else { return Ok(None) };
+        let found = Severity::ALL.into_iter().find(|severity| severity.name() == text);
+        found.map(Some).ok_or_else(|| fields.wrong(key, "expected one of Safe, Low, Medium, High"))
+    };
+    let floor = Floor {
+        hate: severity("hate")?,
+        self_harm: severity("selfHarm")?,
+        sexual: severity("sexual")?,
+        violence: severity("violence")?,
+        require_prompt_shields: fields.flag("requirePromptShields")?.unwrap_or(false),
+    };
+    Ok((floor != Floor::default()).then_some(floor))
+}
+
+fn preference(root: &Fields<'_>) -> Result<Option<Preference>> {
+    let Some(fields) = root.object("modelPreference", &["primary", "fallback"])? else { return Ok(None) };
+    let primary = fields.get("primary").ok_or_else(|| fields.wrong("primary", "is required"))?;
+    let primary = model_ref(primary, fields.path("primary"))?;
+    let mut fallback: Vec<ModelRef> = Vec::new();
+    for (index, node) in fields.list("fallback")?.iter().enumerate() {
+        let path = format!("{}[{index}]", fields.path("fallback"));
+        let next = model_ref(node, path.clone())?;
+        if next == primary || fallback.contains(&next) {
+            return Err(wrong(&path, "repeats an earlier model, so it can never be used"));
+        }
+        fallback.push(next);
+    }
+    Ok(Some(Preference { primary, fallback }))
+}
+
+fn model_ref(node: &Node, path: String) -> Result<ModelRef> {
+    let fields = Fields::open(node, path, &["provider", "deployment"])?;
+    let text = |key| -> Result<Box<str>> {
+        let text =
+            fields.text(key, 1..=limits::MODEL_BYTES)?.ok_or_else(|| fields.wrong(key, "is required"))?;
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(fields.wrong(key, "has a space or control character, as no name does"));
+        }
+        Ok(text.into())
+    };
+    Ok(ModelRef { provider: text("provider")?, deployment: text("deployment")? })
+}
+
+fn rules(root: &Fields<'_>, key: &str, names: Names) -> Result<Rules> {
+    let fields = root.object(key, &["allow", "deny"])?;
+    let (allow, deny) = match &fields {
+        Some(fields) => (patterns(fields, "allow")?, patterns(fields, "deny")?),
+        None => (None, None),
+    };
+    Rules::compile(names, allow.as_deref(), deny.as_deref())
+        .map_err(|fault| wrong(&fault.rule.to_string(), &fault.text))
+}
+
+fn patterns<'n>(fields: &Fields<'n>, key: &str) -> Result<Option<Vec<&'n str>>> {
+    if fields.get(key).is_none() {
+        return Ok(None);
+    }
+    let mut patterns = Vec::new();
+    for (index, node) in fields.list(key)?.iter().enumerate() {
+        let Node::Text(text) = node else {
+            let path = format!("{}[{index}]", fields.path(key));
+            return Err(wrong(&path, &format!("expected a string, found {}", node.noun())));
+        };
+        patterns.push(text.as_str());
+    }
+    Ok(Some(patterns))
+}
+
+/// A JSON value with every member of its objects, repeated ones too.
+enum Node {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(String),
+    List(Vec<Node>),
+    Object(Vec<(String, Node)>),
+}
+
+impl Node {
+    fn noun(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number(_) => "a number",
+            Self::Text(_) => "a string",
+            Self::List(_) => "a list",
+            Self::Object(_) => "an object",
+        }
+    }
+}
+
+fn document(bytes: &[u8]) -> Result<Node> {
+    if bytes.len() > limits::POLICY_BYTES {
+        let (got, most) = (bytes.len(), limits::POLICY_BYTES);
+        return Err(Error::new(Kind::Policy, format!("the policy has {got} bytes, more than {most}")));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        Error::new(Kind::Policy, format!("the policy is not UTF-8 at byte {}", e.valid_up_to()))
+    })?;
+    serde_json::from_str(text)
+        .map_err(|e| Error::new(Kind::Policy, format!("the policy is not one JSON document: {e}")))
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Tree)
+    }
+}
+
+struct Tree;
+
+impl<'de> Visitor<'de> for Tree {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Number(value.into()))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Number(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
+        Number::from_f64(value).map(Node::Number).ok_or_else(|| E::custom("not a finite number"))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(node) = list.next_element()? {
+            nodes.push(node);
+        }
+        Ok(Node::List(nodes))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Node::Object(members))
+    }
+}
+
+/// An object whose keys are checked, and the path to it. `null` reads as absent.
+struct Fields<'n> {
+    path: String,
+    members: &'n [(String, Node)],
+}
+
+impl<'n> Fields<'n> {
+    /// An object with no other keys than `known`, each at most once.
+    fn open(node: &'n Node, path: String, known: &[&str]) -> Result<Self> {
+        let fields = Self::any(node, path)?;
+        match fields.members.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+            Some((key, _)) => {
+                Err(fields.wrong(key, &format!("unknown field, expected one of {}", known.join(", "))))
+            }
+            None => Ok(fields),
+        }
+    }
+
+    /// An object with any keys, each at most once.
+    fn any(node: &'n Node, path: String) -> Result<Self> {
+        let Node::Object(members) = node else {
+            return Err(wrong(&path, &format!("expected an object, found {}", node.noun())));
+        };
+        let fields = Self { path, members };
+        let mut seen = std::collections::HashSet::with_capacity(members.len());
+        match members.iter().find(|(key, _)| !seen.insert(key.as_str())) {
+            Some((key, _)) => Err(fields.wrong(key, "given twice")),
+            None => Ok(fields),
+        }
+    }
+
+    fn path(&self, key: &str) -> String {
+        // A key is the file's own text: cut, so that an error stays one readable line.
+        let shown: String = key.chars().take(64).flat_map(char::escape_debug).collect();
+        if self.path.is_empty() { shown } else { format!("{}.{shown}", self.path) }
+    }
+
+    fn wrong(&self, key: &str, what: &str) -> Error {
+        wrong(&self.path(key), what)
+    }
+
+    fn mistyped(&self, key: &str, expected: &str, found: &Node) -> Error {
+        self.wrong(key, &format!("expected {expected}, found {}", found.noun()))
+    }
+
+    fn get(&self, key: &str) -> Option<&'n Node> {
+        let member = self.members.iter().find(|(name, _)| name == key);
+        member.map(|(_, node)| node).filter(|node| !matches!(node, Node::Null))
+    }
+
+    fn object(&self, key: &str, known: &[&str]) -> Result<Option<Self>> {
+        self.get(key).map(|node| Self::open(node, self.path(key), known)).transpose()
+    }
+
+    fn list(&self, key: &str) -> Result<&'n [Node]> {
+        match self.get(key) {
+            None => Ok(&[]),
+            Some(Node::List(nodes)) => Ok(nodes),
+            Some(other) => Err(self.mistyped(key, "a list", other)),
+        }
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Node::Bool(value)) => Ok(Some(*value)),
+            Some(other) => Err(self.mistyped(key, "true or false", other)),
+        }
+    }
+
+    fn number(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>> {
+        let (least, most) = (*range.start(), *range.end());
+        match self.get(key) {
+            None => Ok(None),
+            Some(Node::Number(number)) => match number.as_u64().filter(|n| range.contains(n)) {
+                Some(value) => Ok(Some(value)),
+                None => Err(self
+                    .wrong(key, &format!("expected a whole number from {least} to {most}, found {number}"))),
+            },
+            Some(other) => Err(self.mistyped(key, "a whole number", other)),
+        }
+    }
+
+    fn text(&self, key: &str, length: std::ops::RangeInclusive<usize>) -> Result<Option<&'n str>> {
+        let (least, most) = (*length.start(), *length.end());
+        match self.get(key) {
+            None => Ok(None),
+            Some(Node::Text(text)) if length.contains(&text.len()) => Ok(Some(text)),
+            Some(Node::Text(text)) => {
+                let got = text.len();
+                Err(self.wrong(key, &format!("expected {least} to {most} bytes of text, found {got}")))
+            }
+            Some(other) => Err(self.mistyped(key, "a string", other)),
+        }
+    }
+}
+
+fn wrong(path: &str, what: &str) -> Error {
+    let path = if path.is_empty() { "the policy" } else { path };
+    Error::new(Kind::Policy, format!("{path}: {what}"))
+}

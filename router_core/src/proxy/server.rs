@@ -1,0 +1,401 @@
+//! A client's HTTP/1.1 connection: requests in, one after another; an HTTP/2 preface hands it over.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, ready};
+
+use tokio::net::TcpStream;
+
+use crate::error::{Error, Kind, Result};
+use crate::ids::TraceId;
+use crate::net::deadline::Deadline;
+use crate::proxy::client::{Client, H1};
+use crate::proxy::inbound::{FieldsRef, Inbound, split_target};
+use crate::proxy::respond::{self, Failure};
+use crate::proxy::routes::{self, Endpoint, Found};
+use crate::proxy::worker::{READ_BYTES, Worker};
+use crate::proxy::{call, cold, h2, local};
+use crate::telemetry::metrics::Route;
+use crate::wire::body::{Framing, Walker};
+use crate::wire::head::{self, RequestHead};
+
+/// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A body above this counts against the memory that all bodies share.
+const COUNTED_BYTES: usize = 64 * 1024;
+
+/// Serves one connection to its end.
+pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, door: Door) {
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let enlisted = worker.enlist(&waker);
+    worker.shared.metrics.connection_opened();
+    let connection = Connection {
+        client: Client::H1(H1::new(tcp, Rc::clone(&worker))),
+        deadline: Deadline::new(worker.shared.settings.timeouts.client_idle),
+        buffer: Vec::new(),
+        peer,
+        door,
+        worker: Rc::clone(&worker),
+    };
+    connection.run().await;
+    worker.shared.metrics.connection_closed();
+    drop(enlisted);
+}
+
+struct Connection {
+    worker: Rc<Worker>,
+    client: Client,
+    deadline: Deadline,
+    /// Bytes read and not yet consumed: at a request's end, the beginning of the next one.
+    buffer: Vec<u8>,
+    peer: SocketAddr,
+    door: Door,
+}
+
+/// What a listener gives access to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Every route.
+    Api,
+    /// Health and metrics only.
+    Metrics,
+}
+
+/// How a request's bytes end up.
+enum Ready {
+    /// The whole head and body are in the buffer: `head` bytes, then the body's transport bytes.
+    Request { head: usize, used: usize, decoded: Option<Vec<u8>>, held: Held },
+    /// The client speaks HTTP/2.
+    Preface,
+    /// The client closed, or waited too long between requests.
+    Closed,
+}
+
+/// Bytes counted against the memory that all bodies share; given back on drop.
+struct Held {
+    worker: Rc<Worker>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.worker.shared.body_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    async fn run(mut self) {
+        loop {
+            match self.read_request().await {
+                Ok(Ready::Request { head, used, decoded, held }) => {
+                    self.respond(head, used, decoded.as_deref()).await;
+                    drop(held);
+                    self.consume(used);
+                }
+                Ok(Ready::Preface) => {
+                    if let Client::H1(h1) = self.client {
+                        h2::serve(self.worker, h1.tcp, self.buffer, self.peer, self.door).await;
+                    }
+                    return;
+                }
+                Ok(Ready::Closed) => return,
+                Err(e) => self.refuse(&e).await,
+            }
+            let Client::H1(h1) = &mut self.client else { return };
+            if poll_fn(|cx| h1.poll_flush(cx)).await.is_err() || !h1.keep_alive {
+                return;
+            }
+        }
+    }
+
+    /// Drops a request's bytes; those of the next one move to the front.
+    fn consume(&mut self, used: usize) {
+        if used >= self.buffer.len() {
+            self.worker.give_buffer(std::mem::take(&mut self.buffer));
+        } else {
+            self.buffer.drain(..used);
+        }
+    }
+
+    /// Waits for a request and reads all of it. The thread lends the buffer: an idle connection has none.
+    async fn read_request(&mut self) -> Result<Ready> {
+        let timeouts = self.worker.shared.settings.timeouts;
+        if self.buffer.is_empty() {
+            self.deadline.set_after(timeouts.client_idle);
+            if !self.read_some(READ_BYTES).await.unwrap_or(false) {
+                return Ok(Ready::Closed);
+            }
+        }
+        self.deadline.set_after(timeouts.head);
+        let (head, framing, expects) = loop {
+            if self.buffer.starts_with(b"PRI ") && self.buffer.len() >= PREFACE.len() {
+                if self.buffer.starts_with(PREFACE) {
+                    return Ok(Ready::Preface);
+                }
+                return Err(Error::bad_request("a malformed HTTP/2 preface"));
+            }
+            if let Some(head) = head::request(&self.buffer)? {
+                break (head.len, head.framing, head.expect_continue);
+            }
+            if !self.read_some(READ_BYTES).await? {
+                return Err(Error::new(Kind::Canceled, "the client closed inside its request head"));
+            }
+        };
+        self.read_body(head, framing, expects).await
+    }
+
+    async fn read_body(&mut self, head: usize, framing: Framing, expects: bool) -> Result<Ready> {
+        let limit = self.worker.shared.settings.body_limit;
+        let mut held = Held { worker: Rc::clone(&self.worker), bytes: 0 };
+        match framing {
+            Framing::Empty | Framing::UntilClose => {
+                Ok(Ready::Request { head, used: head, decoded: None, held })
+            }
+            Framing::Length(n) => {
+                let length = usize::try_from(n).ok().filter(|n| *n <= limit).ok_or_else(|| too_large(n, limit))?;
+                let used = head + length;
+                if self.buffer.len() < used {
+                    held.add(length)?;
+                    self.proceed(expects);
+                    self.buffer.reserve_exact(used - self.buffer.len());
+                }
+                while self.buffer.len() < used {
+                    self.await_body().await?;
+                }
+                Ok(Ready::Request { head, used, decoded: None, held })
+            }
+            Framing::Chunked => {
+                self.proceed(expects);
+                let mut walker = Walker::new(framing);
+                let mut decoded = Vec::new();
+                let mut used = head;
+                loop {
+                    let input = self.buffer.get(used..).unwrap_or(&[]);
+                    let before = decoded.len();
+                    let fed = walker.feed(input, |run| decoded.extend_from_slice(run))?;
+                    used += fed.used;
+                    if decoded.len() > limit {
+                        return Err(too_large(decoded.len() as u64, limit));
+                    }
+                    held.add(decoded.len() - before)?;
+                    if fed.done {
+                        return Ok(Ready::Request { head, used, decoded: Some(decoded), held });
+                    }
+                    // Decoded bytes need not stay in their transport coding too.
+                    self.buffer.drain(head..used);
+                    used = head;
+                    self.await_body().await?;
+                }
+            }
+        }
+    }
+
+    fn proceed(&mut self, expects: bool) {
+        if let (true, Client::H1(h1)) = (expects, &mut self.client) {
+            h1.interim(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+
+    async fn await_body(&mut self) -> Result<()> {
+        self.deadline.set_after(self.worker.shared.settings.timeouts.body);
+        if self.read_some(READ_BYTES).await? {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Canceled, "the client closed inside its request body"))
+    }
+
+    /// Reads once into the buffer; `false` when the client has closed. Fails when the deadline passes.
+    async fn read_some(&mut self, most: usize) -> Result<bool> {
+        let Self { worker, client, deadline, buffer, .. } = self;
+        let Client::H1(h1) = client else { return Ok(false) };
+        poll_fn(|cx| {
+            if worker.shared.is_killed() {
+                return Poll::Ready(Ok(false));
+            }
+            // Only `100 Continue` can be pending here.
+            let _ = h1.poll_flush(cx);
+            let read = worker.with_scratch(|scratch| {
+                let scratch = scratch.get_mut(..most).unwrap_or_default();
+                let mut into = tokio::io::ReadBuf::new(scratch);
+                let tcp = std::pin::Pin::new(&mut h1.tcp);
+                ready!(tokio::io::AsyncRead::poll_read(tcp, cx, &mut into))?;
+                if buffer.capacity() == 0 && !into.filled().is_empty() {
+                    *buffer = worker.take_buffer();
+                }
+                buffer.extend_from_slice(into.filled());
+                Poll::Ready(std::io::Result::Ok(!into.filled().is_empty()))
+            });
+            match read {
+                Poll::Ready(Ok(more)) => Poll::Ready(Ok(more)),
+                Poll::Ready(Err(_)) => Poll::Ready(Ok(false)),
+                Poll::Pending => deadline.poll(cx).map(|()| Err(too_slow())),
+            }
+        })
+        .await
+    }
+
+    /// Answers the request at the front of the buffer.
+    async fn respond(&mut self, head: usize, used: usize, decoded: Option<&[u8]>) {
+        let Self { worker, client, deadline, buffer, peer, door } = self;
+        let Ok(Some(parsed)) = head::request(buffer) else {
+            return;
+        };
+        let body = decoded.unwrap_or_else(|| buffer.get(head..used).unwrap_or(&[]));
+        if let Client::H1(h1) = client {
+            let keep = parsed.keep_alive && !worker.shared.is_draining();
+            h1.reset(parsed.http10, parsed.method == "HEAD", keep, buffer.len() <= used);
+        }
+        serve_one(worker, client, deadline, &parsed, body, (*peer, *door)).await;
+    }
+
+    /// Answers what could not be read as a request, and closes.
+    async fn refuse(&mut self, error: &Error) {
+        let trace = TraceId::from_bits(self.worker.random());
+        if let Client::H1(h1) = &mut self.client {
+            h1.reset(false, false, false, false);
+        }
+        if error.kind() == Kind::Canceled {
+            return;
+        }
+        let path = request_path(&self.buffer);
+        let mut failure = Failure::from(error);
+        if let Kind::TooLarge { max, .. } = error.kind()
+            && max == crate::limits::HEAD_BYTES as u64
+        {
+            failure.status = 431;
+        }
+        if error == &too_slow() {
+            failure.status = 408;
+        }
+        self.worker.shared.metrics.http_begun();
+        self.worker.shared.metrics.http_done(Route::None, failure.status);
+        respond::fail(&mut self.client, &failure, routes::dialect(&path, false), trace.as_str(), &|_| {});
+        // A peer that still sends would answer our close with a reset, and lose the error text.
+        let Client::H1(h1) = &mut self.client else { return };
+        if poll_fn(|cx| h1.poll_flush(cx)).await.is_ok() {
+            self.buffer.clear();
+            self.linger().await;
+        }
+    }
+
+    /// Reads and drops what the peer still sends, for a bounded time and amount.
+    async fn linger(&mut self) {
+        if let Client::H1(h1) = &mut self.client {
+            // An error here means that the peer is gone, which is what we wait for.
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut h1.tcp).await;
+        }
+        self.deadline.set_after(std::time::Duration::from_secs(1));
+        for _ in 0..64 {
+            if !self.read_some(READ_BYTES).await.unwrap_or(false) {
+                return;
+            }
+            self.buffer.clear();
+        }
+    }
+}
+
+impl Held {
+    /// Counts more bytes; fails when all bodies together would hold too much.
+    fn add(&mut self, bytes: usize) -> Result<()> {
+        if self.bytes + bytes <= COUNTED_BYTES && self.bytes == 0 {
+            return Ok(());
+        }
+        let shared = &self.worker.shared;
+        self.bytes += bytes;
+        let all = shared.body_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all <= shared.settings.body_memory {
+            return Ok(());
+        }
+        let max = shared.settings.body_memory;
+        let detail = format!("request bodies in flight hold {max} bytes already (ROUTER_BODY_MEMORY_BYTES)");
+        Err(Error::new(Kind::NotReady, detail))
+    }
+}
+
+fn too_large(got: u64, limit: usize) -> Error {
+    let detail = format!("the request body is larger than {limit} bytes (ROUTER_BODY_LIMIT_BYTES)");
+    Error::new(Kind::TooLarge { got, max: limit as u64 }, detail)
+}
+
+fn too_slow() -> Error {
+    Error::new(Kind::BadRequest, "the request did not arrive in time")
+}
+
+/// The path of a request that may not be readable as a whole, to choose the dialect of its error.
+fn request_path(buffer: &[u8]) -> String {
+    let line = buffer.split(|b| *b == b'\r').next().unwrap_or(&[]);
+    let target = line.split(|b| *b == b' ').nth(1).unwrap_or(&[]);
+    String::from_utf8_lossy(target.get(..target.len().min(256)).unwrap_or(&[])).into_owned()
+}
+
+async fn serve_one(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    deadline: &mut Deadline,
+    head: &RequestHead<'_>,
+    body: &[u8],
+    from: (SocketAddr, Door),
+) {
+    let Some((path, query)) = split_target(head.target) else {
+        let failure = Failure::from(&Error::bad_request("the request target is neither a path nor a URL"));
+        let trace = TraceId::from_bits(worker.random());
+        return respond::fail(client, &failure, crate::ids::Dialect::OpenAi, trace.as_str(), &|_| {});
+    };
+    let fields = FieldsRef::H1(&head.fields);
+    let inbound = Inbound { method: head.method, path, query, fields, body };
+    dispatch(worker, client, deadline, &inbound, from).await;
+}
+
+/// Leads a request to its endpoint; every HTTP version ends up here.
+pub async fn dispatch(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    deadline: &mut Deadline,
+    inbound: &Inbound<'_>,
+    (peer, door): (SocketAddr, Door),
+) {
+    let given = inbound.fields.value("x-kars-trace-id").and_then(TraceId::parse);
+    let trace = given.unwrap_or_else(|| TraceId::from_bits(worker.random()));
+    let found = match routes::find(inbound.method, inbound.path) {
+        Found::Route(Endpoint::Model(_) | Endpoint::Cold) if door == Door::Metrics => Found::Nothing,
+        found => found,
+    };
+    match found {
+        Found::Route(Endpoint::Model(route)) => {
+            call::run(worker, client, deadline, inbound, &route, trace).await;
+        }
+        Found::Route(Endpoint::Local(endpoint)) => local::serve(worker, client, inbound, endpoint, peer, trace),
+        Found::Route(Endpoint::Cold) => cold::serve(worker, client, inbound, peer, trace).await,
+        Found::WrongMethod(methods) => {
+            let message = format!("{} takes {methods}", inbound.path);
+            let failure = Failure::new(405, "invalid_request_error", "method_not_allowed", "invalid_request_error", message);
+            unrouted(worker, client, inbound, &failure, trace, Some(methods));
+        }
+        Found::Nothing => {
+            let message = format!("There is no {} here.", inbound.path);
+            let failure = Failure::new(404, "invalid_request_error", "not_found", "not_found_error", message);
+            unrouted(worker, client, inbound, &failure, trace, None);
+        }
+    }
+}
+
+fn unrouted(
+    worker: &Worker,
+    client: &mut Client,
+    inbound: &Inbound<'_>,
+    failure: &Failure,
+    trace: TraceId,
+    allow: Option<&str>,
+) {
+    worker.shared.metrics.http_begun();
+    worker.shared.metrics.http_done(Route::None, failure.status);
+    let anthropic = inbound.fields.value("anthropic-version").is_some();
+    let dialect = routes::dialect(inbound.path, anthropic);
+    respond::fail(client, failure, dialect, trace.as_str(), &|head| {
+        if let Some(methods) = allow {
+            head.field("allow", methods.as_bytes());
+        }
+    });
+}

@@ -1,0 +1,545 @@
+//! Moves an answer from the upstream to the client while it arrives: one write per read, whole events only,
+//! keepalives in silences, a typed error when it breaks.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use memchr::memmem;
+use tokio::time::Instant;
+
+use crate::error::{Error, Kind, Step};
+use crate::ids::Dialect;
+use crate::net::deadline::Deadline;
+use crate::policy::safety::{self, Floor, Violation};
+use crate::proxy::client::Client;
+use crate::proxy::respond::Failure;
+use crate::proxy::upstream::Source;
+use crate::proxy::worker::Worker;
+use crate::settings::Timeouts;
+use crate::wire::sse::{self, Splitter};
+use crate::wire::usage::{self, Meter};
+
+/// Why an exchange ended early.
+#[derive(Debug)]
+pub enum Stop {
+    /// The client left, or stopped reading for too long.
+    Gone,
+    /// The upstream failed, or a deadline passed, or the grace is over.
+    Failed(Error),
+    /// A content rule forbids what the model said.
+    Content(Box<Failure>),
+}
+
+/// The waits of one call, measured against one timer.
+#[derive(Debug)]
+pub struct Watch<'t> {
+    timeouts: &'t Timeouts,
+    dialect: Dialect,
+    started: Instant,
+    /// Last byte from the upstream.
+    heard: Instant,
+    /// Last byte to the client, where silence matters.
+    told: Instant,
+    stalled: Option<Instant>,
+    step: Step,
+    /// Whether a keepalive may be sent.
+    stream: bool,
+}
+
+impl<'t> Watch<'t> {
+    /// A watch over a call that began at `started`; `stream` when the client asked for events.
+    pub fn new(timeouts: &'t Timeouts, dialect: Dialect, started: Instant, stream: bool) -> Self {
+        Self { timeouts, dialect, started, heard: started, told: started, stalled: None, step: Step::FirstByte, stream }
+    }
+
+    /// Starts the wait for an answer's head.
+    pub fn await_head(&mut self) {
+        self.heard = Instant::now();
+        self.step = Step::FirstByte;
+    }
+
+    /// Starts the wait for an answer's body.
+    pub fn await_body(&mut self, events: bool) {
+        self.heard = Instant::now();
+        self.told = self.heard;
+        self.step = Step::Idle;
+        self.stream = events;
+    }
+
+    fn silence(&self) -> Duration {
+        if self.step == Step::FirstByte { self.timeouts.first_byte } else { self.timeouts.idle }
+    }
+
+    fn next(&self) -> Instant {
+        let mut next = self.heard + self.silence();
+        if let Some(total) = self.timeouts.total {
+            next = next.min(self.started + total);
+        }
+        if let Some(since) = self.stalled {
+            next = next.min(since + self.timeouts.client_stall);
+        } else if let Some(keepalive) = self.timeouts.keepalive.filter(|_| self.stream) {
+            next = next.min(self.told + keepalive);
+        }
+        next
+    }
+
+    /// Looks at the clock: what is overdue now?
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: &mut Deadline) -> Poll<Due> {
+        deadline.set(self.next());
+        if deadline.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let now = Instant::now();
+        if self.timeouts.total.is_some_and(|total| now >= self.started + total) {
+            return Poll::Ready(Due::Stop(timed_out(Step::Total, "the call took longer than its bound")));
+        }
+        if self.stalled.is_some_and(|since| now >= since + self.timeouts.client_stall) {
+            return Poll::Ready(Due::Stop(Stop::Gone));
+        }
+        if self.stalled.is_none() && now >= self.heard + self.silence() {
+            let detail = match self.step {
+                Step::FirstByte => "the upstream sent no response head in time",
+                _ => "the upstream fell silent inside its answer",
+            };
+            return Poll::Ready(Due::Stop(timed_out(self.step, detail)));
+        }
+        self.told = now;
+        Poll::Ready(Due::Keepalive)
+    }
+}
+
+enum Due {
+    Keepalive,
+    Stop(Stop),
+}
+
+fn timed_out(step: Step, detail: &str) -> Stop {
+    Stop::Failed(Error::new(Kind::Timeout(step), detail))
+}
+
+fn killed() -> Stop {
+    Stop::Failed(Error::new(Kind::NotReady, "the router is shutting down and the grace for this call is over"))
+}
+
+/// A comment that keeps intermediaries from cutting a silent stream; Anthropic has an event for it.
+fn keepalive(dialect: Dialect) -> &'static [u8] {
+    match dialect {
+        Dialect::OpenAi => b": keepalive\n\n",
+        Dialect::Anthropic => b"event: ping\ndata: {\"type\": \"ping\"}\n\n",
+    }
+}
+
+/// Waits for `future` (connecting, sending, the answer's head) while watching the client and the clock.
+/// A streamed call that has waited for the keepalive interval is committed by `commit`, which starts the
+/// answer. Dropping `future` on the way out resets the upstream.
+pub async fn until_head<T>(
+    worker: &Worker,
+    client: &mut Client,
+    deadline: &mut Deadline,
+    watch: &mut Watch<'_>,
+    commit: &mut dyn FnMut(&mut Client),
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Stop> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if worker.shared.is_killed() {
+            return Poll::Ready(Err(killed()));
+        }
+        if let Poll::Ready(outcome) = future.as_mut().poll(cx) {
+            return Poll::Ready(outcome.map_err(Stop::Failed));
+        }
+        loop {
+            if client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Stop::Gone));
+            }
+            match client.poll_flush(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Gone)),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            match watch.poll(cx, deadline) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Due::Stop(stop)) => return Poll::Ready(Err(stop)),
+                Poll::Ready(Due::Keepalive) => {
+                    if !client.committed() {
+                        commit(client);
+                    }
+                    client.push(keepalive(watch.dialect));
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Moves the answer's body through `sink` to the client until it has ended and is written.
+pub async fn relay(
+    worker: &Worker,
+    client: &mut Client,
+    deadline: &mut Deadline,
+    watch: &mut Watch<'_>,
+    source: &mut Source,
+    sink: &mut Sink<'_>,
+) -> Result<(), Stop> {
+    let mut ended = false;
+    poll_fn(|cx| {
+        if worker.shared.is_killed() {
+            return Poll::Ready(Err(killed()));
+        }
+        loop {
+            match client.poll_flush(cx) {
+                Poll::Ready(Ok(())) => watch.stalled = None,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Gone)),
+                // The client does not read: neither do we, so the upstream slows down too.
+                Poll::Pending => {
+                    watch.stalled.get_or_insert_with(Instant::now);
+                    return match watch.poll(cx, deadline) {
+                        Poll::Ready(Due::Stop(stop)) => Poll::Ready(Err(stop)),
+                        _ => Poll::Pending,
+                    };
+                }
+            }
+            if ended {
+                return Poll::Ready(Ok(()));
+            }
+            match pump(cx, worker, client, source, sink) {
+                Poll::Ready(Ok(whole)) => {
+                    ended = whole;
+                    watch.heard = Instant::now();
+                    watch.told = watch.heard;
+                    continue;
+                }
+                Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+                Poll::Pending => {}
+            }
+            if client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Stop::Gone));
+            }
+            match watch.poll(cx, deadline) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Due::Stop(stop)) => return Poll::Ready(Err(stop)),
+                Poll::Ready(Due::Keepalive) => sink.keepalive(client, keepalive(watch.dialect)),
+            }
+        }
+    })
+    .await
+}
+
+/// One read from the upstream, taken in by the sink.
+fn pump(
+    cx: &mut Context<'_>,
+    worker: &Worker,
+    client: &mut Client,
+    source: &mut Source,
+    sink: &mut Sink<'_>,
+) -> Poll<Result<bool, Stop>> {
+    worker.with_content(|content| {
+        let whole = std::task::ready!(source.poll_content(cx, worker, content)).map_err(Stop::Failed)?;
+        sink.take(content, client)?;
+        if whole {
+            sink.end(client)?;
+        }
+        Poll::Ready(Ok(whole))
+    })
+}
+
+/// Starts the client's answer, once.
+pub type Start<'s> = Box<dyn FnOnce(&mut Client) + 's>;
+
+/// Where an answer's content goes, and what is read from it on the way.
+pub struct Sink<'s> {
+    mode: Mode,
+    /// Provider secrets to blot out, should an upstream echo one.
+    secrets: &'s [memmem::Finder<'static>],
+    floor: Option<&'s Floor>,
+    /// Takes the usage chunk out that the client did not ask for.
+    strip_usage: bool,
+    start: Option<Start<'s>>,
+    meter: Meter,
+    events: u64,
+    bytes: u64,
+    first_content: Option<Instant>,
+}
+
+impl std::fmt::Debug for Sink<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sink").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+enum Mode {
+    /// Whole events, forwarded as they complete.
+    Events(Splitter),
+    /// Bytes, forwarded as they come; `true` for JSON with usage in it.
+    Bytes(bool),
+    /// Held back up to a bound, for inspection.
+    Held(Vec<u8>, usize),
+}
+
+impl<'s> Sink<'s> {
+    fn new(mode: Mode, secrets: &'s [memmem::Finder<'static>]) -> Self {
+        Self {
+            mode,
+            secrets,
+            floor: None,
+            strip_usage: false,
+            start: None,
+            meter: Meter::new(),
+            events: 0,
+            bytes: 0,
+            first_content: None,
+        }
+    }
+
+    /// Forwards an event stream; with a floor the answer starts only once its first event has passed.
+    pub fn events(
+        secrets: &'s [memmem::Finder<'static>],
+        floor: Option<&'s Floor>,
+        strip_usage: bool,
+        start: Option<Start<'s>>,
+    ) -> Self {
+        Self { floor, strip_usage, start, ..Self::new(Mode::Events(Splitter::new()), secrets) }
+    }
+
+    /// Forwards bytes of an answer that has been started.
+    pub fn bytes(secrets: &'s [memmem::Finder<'static>], json: bool) -> Self {
+        Self::new(Mode::Bytes(json), secrets)
+    }
+
+    /// Holds at most `bound` bytes for [`Sink::into_held`].
+    pub fn held(secrets: &'s [memmem::Finder<'static>], bound: usize) -> Self {
+        Self::new(Mode::Held(Vec::new(), bound), secrets)
+    }
+
+    /// What the provider said the call cost.
+    pub fn usage(&self) -> Option<usage::Usage> {
+        self.meter.usage()
+    }
+
+    /// Output tokens that must have been generated for what was seen: one per event, or four bytes each.
+    pub fn seen_output(&self) -> u64 {
+        if self.events > 0 { self.events } else { self.bytes / 4 }
+    }
+
+    /// When the first content went to the client.
+    pub fn first_content(&self) -> Option<Instant> {
+        self.first_content
+    }
+
+    /// The bytes that were held.
+    pub fn into_held(self) -> Vec<u8> {
+        match self.mode {
+            Mode::Held(bytes, _) => bytes,
+            _ => Vec::new(),
+        }
+    }
+
+    fn take(&mut self, content: &mut [u8], client: &mut Client) -> Result<(), Stop> {
+        if content.is_empty() {
+            return Ok(());
+        }
+        self.bytes += content.len() as u64;
+        for secret in self.secrets {
+            blot(content, secret);
+        }
+        match &mut self.mode {
+            Mode::Held(held, bound) => {
+                if held.len() + content.len() > *bound {
+                    let detail = format!("the upstream's answer is larger than the {bound} bytes that can be inspected");
+                    return Err(Stop::Failed(Error::new(Kind::Upstream(Step::Protocol), detail)));
+                }
+                held.extend_from_slice(content);
+                self.meter.json(content);
+                Ok(())
+            }
+            Mode::Bytes(json) => {
+                if *json {
+                    self.meter.json(content);
+                }
+                self.first_content.get_or_insert_with(Instant::now);
+                client.push(content);
+                Ok(())
+            }
+            Mode::Events(splitter) => {
+                let torn = splitter.is_torn();
+                let split = splitter.feed(content);
+                let mut flow = Flow {
+                    floor: self.floor,
+                    strip_usage: self.strip_usage,
+                    start: &mut self.start,
+                    meter: &mut self.meter,
+                    events: &mut self.events,
+                };
+                if torn {
+                    flow.oversized(content.get(..split.carried_used).unwrap_or(&[]), client)?;
+                }
+                flow.forward(split.carried, client)?;
+                flow.forward(split.whole, client)?;
+                if split.overflow {
+                    flow.oversized(split.spilled, client)?;
+                    flow.oversized(split.rest, client)?;
+                }
+                if *flow.events > 0 {
+                    self.first_content.get_or_insert_with(Instant::now);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The answer ended well.
+    fn end(&mut self, client: &mut Client) -> Result<(), Stop> {
+        match &mut self.mode {
+            Mode::Held(..) => return Ok(()),
+            Mode::Bytes(_) => {}
+            Mode::Events(splitter) => {
+                let rest = splitter.pending().to_vec();
+                let mut flow = Flow {
+                    floor: self.floor,
+                    strip_usage: self.strip_usage,
+                    start: &mut self.start,
+                    meter: &mut self.meter,
+                    events: &mut self.events,
+                };
+                flow.forward(&rest, client)?;
+                flow.started(client);
+            }
+        }
+        client.end();
+        Ok(())
+    }
+
+    /// Whether the client has been sent part of an event.
+    pub fn is_torn(&self) -> bool {
+        matches!(&self.mode, Mode::Events(splitter) if splitter.is_torn())
+    }
+
+    /// Fills a silence, where the client's answer is an event stream that has begun; never inside an event.
+    fn keepalive(&mut self, client: &mut Client, bytes: &[u8]) {
+        if (matches!(self.mode, Mode::Events(_)) || client.committed()) && !self.is_torn() {
+            if let Some(start) = self.start.take() {
+                start(client);
+            }
+            client.push(bytes);
+        }
+    }
+}
+
+/// The parts of a sink that see whole events.
+struct Flow<'f, 's> {
+    floor: Option<&'s Floor>,
+    strip_usage: bool,
+    start: &'f mut Option<Start<'s>>,
+    meter: &'f mut Meter,
+    events: &'f mut u64,
+}
+
+impl Flow<'_, '_> {
+    fn started(&mut self, client: &mut Client) {
+        if let Some(start) = self.start.take() {
+            start(client);
+        }
+    }
+
+    /// Forwards whole events, unchanged; looks closer only where a needle says there is something to see.
+    fn forward(&mut self, whole: &[u8], client: &mut Client) -> Result<(), Stop> {
+        if whole.is_empty() {
+            return Ok(());
+        }
+        let inspect = self.floor.is_some() || memmem::find(whole, b"\"usage\"").is_some();
+        if !inspect {
+            *self.events += sse::count(whole);
+            self.started(client);
+            client.push(whole);
+            return Ok(());
+        }
+        // Runs of kept events leave as one piece each.
+        let mut kept = 0..0;
+        let mut at = 0;
+        for event in sse::events(whole) {
+            let end = at + event.len();
+            self.meter.event(event);
+            self.check_floor(event)?;
+            *self.events += 1;
+            if self.strip_usage && usage::is_usage_chunk(event) {
+                *self.events -= 1;
+                self.push(whole.get(kept.clone()), client);
+                kept = end..end;
+            } else {
+                kept.end = end;
+            }
+            at = end;
+        }
+        kept.end = whole.len().max(kept.end);
+        self.push(whole.get(kept), client);
+        Ok(())
+    }
+
+    fn push(&mut self, piece: Option<&[u8]>, client: &mut Client) {
+        if let Some(piece) = piece.filter(|p| !p.is_empty()) {
+            self.started(client);
+            client.push(piece);
+        }
+    }
+
+    fn check_floor(&self, event: &[u8]) -> Result<(), Stop> {
+        let Some(floor) = self.floor else { return Ok(()) };
+        let first = *self.events == 0;
+        let unannotated = first && floor.require_prompt_shields;
+        if !unannotated && !safety::mentions(event) {
+            return Ok(());
+        }
+        let parsed = sse::event(event);
+        let findings = floor.inspect(&parsed.data);
+        if let Some(found) = findings.violation {
+            return Err(Stop::Content(Box::new(violation(&found))));
+        }
+        if unannotated && !findings.prompt_annotated {
+            return Err(Stop::Content(Box::new(violation(&Violation::shields_required()))));
+        }
+        Ok(())
+    }
+
+    /// Passes part of an event that is too large to be seen whole, unless a floor must see it.
+    fn oversized(&mut self, rest: &[u8], client: &mut Client) -> Result<(), Stop> {
+        if self.floor.is_some() && !rest.is_empty() {
+            let detail = "the upstream sent an event larger than can be inspected";
+            return Err(Stop::Failed(Error::new(Kind::Upstream(Step::Protocol), detail)));
+        }
+        self.push(Some(rest), client);
+        Ok(())
+    }
+}
+
+/// A content rule's verdict as a failure for the client.
+pub fn violation(found: &Violation) -> Failure {
+    Failure::content(found.code, found.message.clone(), found.reason())
+}
+
+/// Overwrites a secret with stars: same length, so that lengths already announced stay true.
+fn blot(content: &mut [u8], secret: &memmem::Finder<'_>) {
+    let mut from = 0;
+    while let Some(found) = content.get(from..).and_then(|rest| secret.find(rest)) {
+        let start = from + found;
+        let end = start + secret.needle().len();
+        if let Some(place) = content.get_mut(start..end) {
+            place.fill(b'*');
+        }
+        from = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echoed_secret_is_blotted_out_everywhere() {
+        let secret = memmem::Finder::new("sk-secret").into_owned();
+        let mut content = b"a sk-secret b sk-secret".to_vec();
+        blot(&mut content, &secret);
+        assert_eq!(content, b"a ********* b *********");
+    }
+}

@@ -1,0 +1,613 @@
+//! One exchange with an upstream: a pooled connection, one request, one answer.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Body as _;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use crate::error::{Error, Kind, Result, Step};
+use crate::gate::Permit;
+use crate::limits;
+use crate::net::conn::{Conn, reset_on_drop};
+use crate::net::dial;
+use crate::policy::provider::{Provider, forwards_header};
+use crate::proxy::inbound::FieldsRef;
+use crate::proxy::worker::Worker;
+use crate::telemetry::metrics::Retry;
+use crate::wire::body::Walker;
+use crate::wire::edit::Edits;
+use crate::wire::head;
+
+/// Bodies up to this size are copied behind the head and leave in one write.
+const COALESCE_BYTES: usize = 16 * 1024;
+/// Most pieces given to one vectored write.
+const PIECES: usize = 16;
+
+/// Idle upstream connections of one thread, newest first: warm sockets stay warm, spare ones age out.
+#[derive(Debug)]
+pub struct Pool {
+    idle: Vec<RefCell<Vec<Conn>>>,
+    h2: Vec<RefCell<Option<SendRequest<Full<Bytes>>>>>,
+    cap: usize,
+}
+
+impl Pool {
+    /// A pool for `upstreams` origins that keeps `cap` idle connections each.
+    pub fn new(upstreams: usize, cap: usize) -> Self {
+        Self {
+            idle: (0..upstreams).map(|_| RefCell::default()).collect(),
+            h2: (0..upstreams).map(|_| RefCell::default()).collect(),
+            cap,
+        }
+    }
+
+    /// The newest idle connection that the upstream has not closed meanwhile.
+    async fn take(&self, upstream: usize) -> Option<Conn> {
+        let idle = self.idle.get(upstream)?;
+        poll_fn(|cx| {
+            let mut idle = idle.borrow_mut();
+            while let Some(conn) = idle.pop() {
+                if !conn.is_stale(cx) {
+                    return Poll::Ready(Some(conn));
+                }
+            }
+            Poll::Ready(None)
+        })
+        .await
+    }
+
+    fn give(&self, upstream: usize, conn: Conn) {
+        if let Some(idle) = self.idle.get(upstream) {
+            let mut idle = idle.borrow_mut();
+            if idle.len() < self.cap {
+                idle.push(conn);
+            }
+        }
+    }
+}
+
+/// A request to an upstream. Holding the call's permit is what allows sending it.
+#[derive(Debug)]
+pub struct Outbound<'a> {
+    /// Index of the provider in the settings.
+    pub upstream: usize,
+    /// The provider.
+    pub provider: &'a Provider,
+    /// The method.
+    pub method: &'a str,
+    /// Path and query at the provider.
+    pub target: &'a str,
+    /// The client's fields; those that must not travel are left out.
+    pub fields: FieldsRef<'a>,
+    /// The trace id.
+    pub trace_id: &'a str,
+    /// The client's body.
+    pub body: &'a [u8],
+    /// Rewrites of the body.
+    pub edits: &'a Edits,
+    /// Whether an event stream is expected.
+    pub stream: bool,
+}
+
+/// What kind of body an answer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// `text/event-stream`.
+    Events,
+    /// `application/json` and its relatives.
+    Json,
+    /// Anything else.
+    Other,
+}
+
+/// An answer whose head has been read.
+#[derive(Debug)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// Fields that go on to the client, as `name: value` lines.
+    pub lines: Vec<u8>,
+    /// What the body is.
+    pub media: Media,
+    /// Whether a content coding hides the body from inspection.
+    pub encoded: bool,
+    /// The announced length, when there is one.
+    pub length: Option<u64>,
+    /// The body.
+    pub body: Source,
+}
+
+/// An answer's body, read piece by piece. Dropping it before its end resets the upstream at once.
+#[derive(Debug)]
+pub enum Source {
+    /// HTTP/1.1.
+    H1(Box<H1Source>),
+    /// HTTP/2.
+    H2(Incoming),
+}
+
+/// The rest of an HTTP/1.1 answer.
+#[derive(Debug)]
+pub struct H1Source {
+    worker: Rc<Worker>,
+    upstream: usize,
+    conn: Option<Conn>,
+    walker: Walker,
+    first: Vec<u8>,
+    first_at: usize,
+    keep: bool,
+    quick: bool,
+}
+
+/// Sends one request and reads the answer's head. Deadlines for connecting and TLS apply here; the wait for
+/// the head is bounded by the caller. Dropping the future resets the upstream connection.
+pub async fn send(worker: &Rc<Worker>, permit: &mut Permit, out: &Outbound<'_>) -> Result<Response> {
+    if worker.shared.settings.upstream_h2 {
+        return send_h2(worker, permit, out).await;
+    }
+    let mut reused = worker.pool.take(out.upstream).await;
+    loop {
+        let fresh = reused.is_none();
+        let conn = match reused.take() {
+            Some(conn) => conn,
+            None => dial(worker, out.provider).await?,
+        };
+        permit.mark_sent();
+        match exchange(worker, conn, out).await {
+            // A connection that the upstream closed while it was idle tells so only now: nothing was
+            // answered, and nothing was taken in. One fresh connection decides.
+            Err(Broke::Untouched) if !fresh => worker.shared.metrics.upstream_retried(Retry::Transport),
+            Err(Broke::Untouched) => {
+                let detail = "the upstream closed the connection before it answered";
+                return Err(Error::new(Kind::Upstream(Step::Reset), detail));
+            }
+            Err(Broke::Failed(e)) => return Err(e),
+            Ok(response) => return Ok(response),
+        }
+    }
+}
+
+enum Broke {
+    /// The connection ended before any byte of an answer.
+    Untouched,
+    Failed(Error),
+}
+
+async fn dial(worker: &Worker, provider: &Provider) -> Result<Conn> {
+    let timeouts = &worker.shared.settings.timeouts;
+    let origin = provider.origin();
+    let tcp = dial::connect(&origin.host, origin.port, timeouts.connect).await?;
+    reset_on_drop(&tcp);
+    if !origin.tls {
+        return Ok(Conn::Plain(tcp));
+    }
+    let Some(tls) = &worker.shared.tls else {
+        return Err(Error::new(Kind::Bug, "an https upstream without a TLS configuration"));
+    };
+    match timeout(timeouts.tls, tls.connect(&origin.host, tcp)).await {
+        Ok(stream) => Ok(Conn::Tls(Box::new(stream?))),
+        Err(_) => {
+            let detail = format!("TLS handshake with {} timed out", origin.host);
+            Err(Error::new(Kind::Timeout(Step::Tls), detail))
+        }
+    }
+}
+
+async fn exchange(worker: &Rc<Worker>, mut conn: Conn, out: &Outbound<'_>) -> Result<Response, Broke> {
+    let mut request = worker.take_buffer();
+    write_head(&mut request, out);
+    let written = write_request(&mut conn, &mut request, out).await;
+    worker.give_buffer(request);
+    if out.stream {
+        conn.quick_ack();
+    }
+    // An upstream may answer and close without reading all of the request: its answer counts.
+    let mut buffer = worker.take_buffer();
+    let head = read_head(worker, &mut conn, &mut buffer, out.method).await;
+    match head {
+        Ok(parsed) => Ok(parsed.into_response(worker, conn, buffer, out)),
+        Err(e) => {
+            let untouched = buffer.is_empty();
+            worker.give_buffer(buffer);
+            match written {
+                Err(_) if untouched => Err(Broke::Untouched),
+                _ => Err(e),
+            }
+        }
+    }
+}
+
+async fn write_request(conn: &mut Conn, request: &mut Vec<u8>, out: &Outbound<'_>) -> std::io::Result<()> {
+    if out.body.len() <= COALESCE_BYTES {
+        out.edits.pieces(out.body).for_each(|piece| request.extend_from_slice(piece));
+        return write_all(conn, &mut [IoSlice::new(request)]).await;
+    }
+    let mut pieces = vec![IoSlice::new(request)];
+    pieces.extend(out.edits.pieces(out.body).map(IoSlice::new));
+    write_all(conn, &mut pieces).await
+}
+
+async fn write_all(conn: &mut Conn, mut pieces: &mut [IoSlice<'_>]) -> std::io::Result<()> {
+    while !pieces.is_empty() {
+        let now = pieces.get(..pieces.len().min(PIECES)).unwrap_or(&[]);
+        let n = poll_fn(|cx| conn.poll_write(cx, now)).await?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut pieces, n);
+    }
+    poll_fn(|cx| conn.poll_flush(cx)).await
+}
+
+/// What a response head says, freed from the buffer it was read into.
+struct Parsed {
+    status: u16,
+    lines: Vec<u8>,
+    media: Media,
+    encoded: bool,
+    length: Option<u64>,
+    walker: Walker,
+    keep: bool,
+    len: usize,
+}
+
+impl Parsed {
+    fn into_response(self, worker: &Rc<Worker>, conn: Conn, buffer: Vec<u8>, out: &Outbound<'_>) -> Response {
+        let source = H1Source {
+            worker: Rc::clone(worker),
+            upstream: out.upstream,
+            conn: Some(conn),
+            walker: self.walker,
+            first: buffer,
+            first_at: self.len,
+            keep: self.keep,
+            quick: self.media == Media::Events,
+        };
+        Response {
+            status: self.status,
+            lines: self.lines,
+            media: self.media,
+            encoded: self.encoded,
+            length: self.length,
+            body: Source::H1(Box::new(source)),
+        }
+    }
+}
+
+async fn read_head(
+    worker: &Worker,
+    conn: &mut Conn,
+    buffer: &mut Vec<u8>,
+    method: &str,
+) -> Result<Parsed, Broke> {
+    loop {
+        let n = poll_fn(|cx| {
+            worker.with_scratch(|scratch| {
+                let n = ready!(conn.poll_read(cx, scratch))?;
+                buffer.extend_from_slice(scratch.get(..n).unwrap_or(&[]));
+                Poll::Ready(std::io::Result::Ok(n))
+            })
+        })
+        .await;
+        match n {
+            Ok(0) | Err(_) if buffer.is_empty() => return Err(Broke::Untouched),
+            Ok(0) | Err(_) => {
+                let detail = "the upstream's connection ended inside its response head";
+                return Err(Broke::Failed(Error::new(Kind::Upstream(Step::Reset), detail)));
+            }
+            Ok(_) => {}
+        }
+        if let Some(parsed) = parse_head(worker, buffer, method)? {
+            return Ok(parsed);
+        }
+    }
+}
+
+/// Parses a final head from the buffer, dropping interim ones (1xx) before it.
+fn parse_head(worker: &Worker, buffer: &mut Vec<u8>, method: &str) -> Result<Option<Parsed>, Broke> {
+    loop {
+        let protocol = |e: Error| {
+            let detail = format!("the upstream's response head is not acceptable: {e}");
+            Broke::Failed(Error::new(Kind::Upstream(Step::Protocol), detail))
+        };
+        let Some(head) = head::response(buffer, method).map_err(protocol)? else { return Ok(None) };
+        if head.status == 101 {
+            return Err(protocol(Error::bad_request("it switches protocols unasked")));
+        }
+        if (100..200).contains(&head.status) {
+            let len = head.len;
+            buffer.drain(..len);
+            continue;
+        }
+        let mut lines = worker.take_buffer();
+        let fields = FieldsRef::H1(&head.fields);
+        let mut parsed = Parsed {
+            status: head.status,
+            media: Media::Other,
+            encoded: false,
+            length: match head.framing {
+                crate::wire::body::Framing::Length(n) => Some(n),
+                crate::wire::body::Framing::Empty => Some(0),
+                _ => None,
+            },
+            walker: Walker::new(head.framing),
+            keep: head.keep_alive,
+            len: head.len,
+            lines: Vec::new(),
+        };
+        (parsed.media, parsed.encoded) = keep_fields(fields, &mut lines);
+        parsed.lines = lines;
+        return Ok(Some(parsed));
+    }
+}
+
+/// Copies the fields that go on to the client and reads what the body is.
+fn keep_fields(fields: FieldsRef<'_>, lines: &mut Vec<u8>) -> (Media, bool) {
+    let mut media = Media::Other;
+    let mut encoded = false;
+    let listed = fields.value("connection").is_some();
+    fields.each(|name, value| {
+        if is_hop_by_hop(name) || stays_with_us(name) || (listed && fields.lists("connection", name)) {
+            return;
+        }
+        if name.eq_ignore_ascii_case("content-type") {
+            media = media_of(value);
+        } else if name.eq_ignore_ascii_case("content-encoding") {
+            encoded |= !value.eq_ignore_ascii_case(b"identity");
+        }
+        lines.extend_from_slice(name.as_bytes());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value);
+        lines.extend_from_slice(b"\r\n");
+    });
+    (media, encoded)
+}
+
+fn media_of(content_type: &[u8]) -> Media {
+    let essence = content_type.split(|b| *b == b';').next().unwrap_or(content_type).trim_ascii();
+    if essence.eq_ignore_ascii_case(b"text/event-stream") {
+        Media::Events
+    } else if essence.to_ascii_lowercase().ends_with(b"json") {
+        Media::Json
+    } else {
+        Media::Other
+    }
+}
+
+/// RFC 9110 §7.6.1, with the proxy fields that concern one hop only.
+fn is_hop_by_hop(name: &str) -> bool {
+    const NAMES: [&str; 9] = [
+        "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te",
+        "trailer", "transfer-encoding", "upgrade",
+    ];
+    NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+/// Response fields that are between the upstream and us: framing, and its cookies for our address.
+fn stays_with_us(name: &str) -> bool {
+    const NAMES: [&str; 4] = ["content-length", "set-cookie", "alt-svc", "www-authenticate"];
+    NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+/// Visits every field of the upstream request.
+fn forward_fields(out: &Outbound<'_>, mut visit: impl FnMut(&str, &[u8])) {
+    visit("host", out.provider.origin().authority.as_bytes());
+    if let Some(authorization) = out.provider.authorization() {
+        visit(authorization.name(), authorization.value().expose().as_bytes());
+    }
+    let fields = out.fields;
+    let listed = fields.value("connection").is_some();
+    let mut typed = false;
+    fields.each(|name, value| {
+        let stays = !forwards_header(name.as_bytes()) || name.eq_ignore_ascii_case("accept-encoding");
+        if stays || (listed && fields.lists("connection", name)) {
+            return;
+        }
+        typed |= name.eq_ignore_ascii_case("content-type");
+        visit(name, value);
+    });
+    // A compressed answer could neither be metered nor inspected.
+    visit("accept-encoding", b"identity");
+    visit("x-kars-trace-id", out.trace_id.as_bytes());
+    for (name, value) in out.provider.default_headers() {
+        if fields.value(name).is_none() {
+            visit(name, value.as_bytes());
+        }
+    }
+    if !typed && !out.body.is_empty() {
+        visit("content-type", b"application/json");
+    }
+}
+
+fn write_head(request: &mut Vec<u8>, out: &Outbound<'_>) {
+    for part in [out.method, " ", out.target, " HTTP/1.1\r\n"] {
+        request.extend_from_slice(part.as_bytes());
+    }
+    forward_fields(out, |name, value| {
+        request.extend_from_slice(name.as_bytes());
+        request.extend_from_slice(b": ");
+        request.extend_from_slice(value);
+        request.extend_from_slice(b"\r\n");
+    });
+    if !out.body.is_empty() || out.method != "GET" {
+        request.extend_from_slice(b"content-length: ");
+        let length = out.edits.len_of(out.body);
+        request.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+}
+
+impl Source {
+    /// Appends the content that has arrived to `content`; ready with `true` once the answer has ended.
+    pub fn poll_content(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        content: &mut Vec<u8>,
+    ) -> Poll<Result<bool>> {
+        match self {
+            Self::H1(source) => source.poll_content(cx, worker, content),
+            Self::H2(incoming) => poll_incoming(incoming, cx, content),
+        }
+    }
+}
+
+impl H1Source {
+    fn poll_content(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        content: &mut Vec<u8>,
+    ) -> Poll<Result<bool>> {
+        if self.walker.done() {
+            self.finish(self.first_at >= self.first.len());
+            return Poll::Ready(Ok(true));
+        }
+        if self.first_at < self.first.len() {
+            let first = std::mem::take(&mut self.first);
+            let input = first.get(self.first_at..).unwrap_or(&[]);
+            let outcome = feed(&mut self.walker, input, content);
+            worker.give_buffer(first);
+            return Poll::Ready(outcome.map(|whole| self.ended(whole)));
+        }
+        let Some(conn) = &mut self.conn else { return Poll::Ready(Ok(true)) };
+        let fed = worker.with_scratch(|scratch| {
+            let n = match ready!(conn.poll_read(cx, scratch)) {
+                Ok(n) => n,
+                Err(e) => return Poll::Ready(Err(Error::new(Kind::Upstream(Step::Reset), e.to_string()))),
+            };
+            if n == 0 {
+                return Poll::Ready(if self.walker.may_end() {
+                    Ok(Some(false))
+                } else {
+                    let detail = "the upstream's connection ended before its answer did";
+                    Err(Error::new(Kind::Upstream(Step::Reset), detail))
+                });
+            }
+            let input = scratch.get(..n).unwrap_or(&[]);
+            Poll::Ready(feed(&mut self.walker, input, content))
+        });
+        let outcome = ready!(fed)?;
+        if self.quick
+            && let Some(conn) = &self.conn
+        {
+            conn.quick_ack();
+        }
+        Poll::Ready(Ok(self.ended(outcome)))
+    }
+
+    /// Gives the connection back (or away) when the answer has ended.
+    fn ended(&mut self, whole: Option<bool>) -> bool {
+        if let Some(clean) = whole {
+            self.finish(clean);
+        }
+        whole.is_some()
+    }
+
+    fn finish(&mut self, clean: bool) {
+        if let Some(conn) = self.conn.take()
+            && self.keep
+            && clean
+        {
+            self.worker.pool.give(self.upstream, conn);
+        }
+    }
+}
+
+/// Feeds transport bytes: `Some(clean)` when the answer ended, clean if nothing followed it.
+fn feed(walker: &mut Walker, input: &[u8], content: &mut Vec<u8>) -> Result<Option<bool>> {
+    let fed = walker.feed(input, |run| content.extend_from_slice(run)).map_err(|e| {
+        let detail = format!("the upstream's body framing is not acceptable: {e}");
+        Error::new(Kind::Upstream(Step::Protocol), detail)
+    })?;
+    // Bytes behind the answer were not asked for: they must never reach the next one.
+    Ok(fed.done.then_some(fed.used == input.len()))
+}
+
+async fn send_h2(worker: &Rc<Worker>, permit: &mut Permit, out: &Outbound<'_>) -> Result<Response> {
+    let protocol = |e: &dyn std::fmt::Display| Error::new(Kind::Upstream(Step::Protocol), format!("HTTP/2: {e}"));
+    let mut sender = h2_sender(worker, out).await?;
+    let scheme = if out.provider.origin().tls { "https" } else { "http" };
+    let uri = format!("{scheme}://{}{}", out.provider.origin().authority, out.target);
+    let mut request = http::Request::builder().method(out.method).uri(uri).version(http::Version::HTTP_2);
+    forward_fields(out, |name, value| {
+        if name != "host"
+            && let Some(map) = request.headers_mut()
+            && let (Ok(name), Ok(value)) =
+                (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_bytes(value))
+        {
+            map.append(name, value);
+        }
+    });
+    let mut body = Vec::with_capacity(out.edits.len_of(out.body));
+    out.edits.pieces(out.body).for_each(|piece| body.extend_from_slice(piece));
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|e| protocol(&e))?;
+    permit.mark_sent();
+    let response = sender.send_request(request).await.map_err(|e| protocol(&e))?;
+    let (parts, incoming) = response.into_parts();
+    let mut lines = worker.take_buffer();
+    let (media, encoded) = keep_fields(FieldsRef::H2(&parts.headers), &mut lines);
+    Ok(Response {
+        status: parts.status.as_u16(),
+        lines,
+        media,
+        encoded,
+        length: incoming.size_hint().exact(),
+        body: Source::H2(incoming),
+    })
+}
+
+/// The thread's HTTP/2 connection to the upstream, made when there is none that is usable.
+async fn h2_sender(worker: &Rc<Worker>, out: &Outbound<'_>) -> Result<SendRequest<Full<Bytes>>> {
+    let slot = worker.pool.h2.get(out.upstream);
+    if let Some(sender) = slot.and_then(|s| s.borrow().clone()).filter(|s| !s.is_closed()) {
+        return Ok(sender);
+    }
+    let conn = dial(worker, out.provider).await?;
+    let (sender, driver) = hyper::client::conn::http2::Builder::new(LocalExecutor)
+        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
+        .handshake(TokioIo::new(conn))
+        .await
+        .map_err(|e| Error::new(Kind::Upstream(Step::Protocol), format!("HTTP/2 handshake: {e}")))?;
+    tokio::task::spawn_local(async move {
+        // The connection's end shows in the senders.
+        let _ = driver.await;
+    });
+    if let Some(slot) = slot {
+        *slot.borrow_mut() = Some(sender.clone());
+    }
+    Ok(sender)
+}
+
+fn poll_incoming(incoming: &mut Incoming, cx: &mut Context<'_>, content: &mut Vec<u8>) -> Poll<Result<bool>> {
+    match ready!(std::pin::Pin::new(incoming).poll_frame(cx)) {
+        None => Poll::Ready(Ok(true)),
+        Some(Ok(frame)) => {
+            if let Ok(data) = frame.into_data() {
+                content.extend_from_slice(&data);
+            }
+            Poll::Ready(Ok(false))
+        }
+        Some(Err(e)) => Poll::Ready(Err(Error::new(Kind::Upstream(Step::Reset), format!("HTTP/2: {e}")))),
+    }
+}
+
+/// Runs hyper's tasks on the serving thread; they end with their connection.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

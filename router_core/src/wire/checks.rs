@@ -1,0 +1,168 @@
+//! The bodies of the fuzz targets: what must hold for any bytes whatever. They also run under proptest.
+#![allow(clippy::missing_panics_doc, reason = "to panic is how a check fails")]
+
+use std::ops::Range;
+
+use serde_json::value::RawValue;
+
+use crate::ids::Operation;
+use crate::wire::body::{Framing, Walker};
+use crate::wire::{head, request, sse, usage};
+
+/// A request head: accepted parts lie in the input, obey their grammar, and a prefix never says otherwise.
+pub fn request_head(bytes: &[u8]) {
+    let verdict = head::request(bytes);
+    let Ok(Some(head)) = verdict else {
+        if verdict.is_ok() {
+            let half = bytes.get(..bytes.len() / 2).unwrap_or(bytes);
+            assert!(matches!(head::request(half), Ok(None)), "a prefix of an unfinished head is unfinished");
+        }
+        return;
+    };
+    let text = bytes.get(..head.len).unwrap_or(&[]);
+    assert!(text.ends_with(b"\r\n\r\n") && head.target.bytes().all(|b| b.is_ascii_graphic()));
+    assert_eq!(
+        memchr::memmem::find(text, b"\r\n\r\n"),
+        Some(text.len() - 4),
+        "a head ends at its first empty line"
+    );
+    fields(&head.fields, text);
+    assert!(head.framing != Framing::UntilClose && head.method.bytes().all(|b| b.is_ascii_graphic()));
+    let early = bytes.get(..head.len - 1).unwrap_or(&[]);
+    assert!(matches!(head::request(early), Ok(None)), "a head without its last byte is unfinished");
+    let alone = head::request(text);
+    assert!(matches!(alone, Ok(Some(again)) if again.len == head.len && again.framing == head.framing));
+}
+
+/// A response head, likewise; the first byte chooses the request's method.
+pub fn response_head(bytes: &[u8]) {
+    let Some((choice, bytes)) = bytes.split_first() else { return };
+    let method = ["GET", "HEAD", "CONNECT", "POST"].get(usize::from(choice & 3)).unwrap_or(&"GET");
+    let Ok(Some(head)) = head::response(bytes, method) else { return };
+    let text = bytes.get(..head.len).unwrap_or(&[]);
+    assert!((100..=999).contains(&head.status) && text.ends_with(b"\r\n\r\n"));
+    assert!(!(head.keep_alive && head.framing == Framing::UntilClose));
+    fields(&head.fields, text);
+    let early = bytes.get(..head.len - 1).unwrap_or(&[]);
+    assert!(matches!(head::response(early, method), Ok(None)), "a head without its last byte is unfinished");
+}
+
+fn fields(fields: &head::Fields<'_>, text: &[u8]) {
+    for field in fields {
+        assert!(!field.name.is_empty() && field.name.bytes().all(|b| b.is_ascii_graphic() && b != b':'));
+        assert!(field.value.iter().all(|b| !b.is_ascii_control() || *b == b'\t'));
+        assert_eq!(field.value, field.value.trim_ascii());
+        assert!(text.as_ptr_range().contains(&field.name.as_ptr()), "a field is borrowed from the head");
+    }
+}
+
+/// A body: the first two bytes choose the framing and the size of the feeds; any split gives one result.
+pub fn body(bytes: &[u8]) {
+    let [choice, step, bytes @ ..] = bytes else { return };
+    let framing = match choice & 3 {
+        0 => Framing::Length(u64::from(*choice)),
+        1 => Framing::UntilClose,
+        _ => Framing::Chunked,
+    };
+    let whole = walked(framing, bytes, bytes.len());
+    assert_eq!(whole, walked(framing, bytes, usize::from(*step)), "a split changes the result");
+    if let Some((content, used, _)) = whole {
+        assert!(content.len() <= used && used <= bytes.len());
+    }
+}
+
+fn walked(framing: Framing, bytes: &[u8], step: usize) -> Option<(Vec<u8>, usize, bool)> {
+    let (mut walker, mut content, mut used) = (Walker::new(framing), Vec::new(), 0);
+    for part in bytes.chunks(step.max(1)) {
+        let fed = walker.feed(part, |run| content.extend_from_slice(run)).ok()?;
+        used += fed.used;
+        if fed.done {
+            break;
+        }
+        assert_eq!(fed.used, part.len(), "an unfinished body uses every byte");
+    }
+    Some((content, used, walker.done()))
+}
+
+/// An event stream: the first byte chooses the size of the feeds; the split is that of one feed.
+pub fn sse(bytes: &[u8]) {
+    let Some((step, stream)) = bytes.split_first() else { return };
+    let (whole, rest) = split(stream, stream.len());
+    assert_eq!((&whole, &rest), (&split(stream, usize::from(*step)).0, &split(stream, usize::from(*step)).1));
+    assert_eq!([&whole[..], &rest[..]].concat(), stream, "every byte is in an event or unfinished");
+    assert_eq!(sse::events(&whole).flatten().count(), whole.len(), "the blocks are the whole run");
+    let blocks = sse::events(&whole).count() as u64;
+    assert!((blocks.saturating_sub(1)..=blocks).contains(&sse::count(&whole)));
+    for block in sse::events(&whole) {
+        assert!(sse::event(block).data.len() <= block.len());
+    }
+}
+
+fn split(stream: &[u8], step: usize) -> (Vec<u8>, Vec<u8>) {
+    let (mut splitter, mut done) = (sse::Splitter::new(), Vec::new());
+    for part in stream.chunks(step.max(1)) {
+        let fed = splitter.feed(part);
+        done.extend_from_slice(fed.carried);
+        done.extend_from_slice(fed.whole);
+        assert_eq!(fed.carried_used + fed.whole.len() + fed.rest.len(), part.len());
+    }
+    (done, splitter.pending().to_vec())
+}
+
+/// An answer: the first byte chooses the size of the feeds; any split gives one result, that of a full parse.
+pub fn usage(bytes: &[u8]) {
+    let Some((step, body)) = bytes.split_first() else { return };
+    let metered = |step: usize| {
+        let mut meter = usage::Meter::new();
+        body.chunks(step.max(1)).for_each(|part| meter.json(part));
+        meter.usage()
+    };
+    let seen = metered(body.len());
+    assert_eq!(seen, metered(usize::from(*step)), "a split changes the usage");
+    if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(body) {
+        let object = tree.get("usage").filter(|usage| tree.is_object() && usage.is_object());
+        let alone = object.map(|usage| format!("{{\"usage\":{usage}}}"));
+        // A full parse may round a fraction; a larger usage is not kept.
+        if body.len() <= crate::limits::USAGE_BYTES && memchr::memchr(b'.', body).is_none() {
+            let mut meter = usage::Meter::new();
+            meter.json(alone.unwrap_or_default().as_bytes());
+            assert_eq!(seen, meter.usage(), "a full parse finds another usage");
+        }
+    }
+    let mut meter = usage::Meter::new();
+    sse::events(body).for_each(|block| meter.event(block));
+    sse::events(body).for_each(|block| assert!(!usage::is_usage_chunk(block) || block.len() > 24));
+}
+
+/// A model request: what is accepted is one JSON object, its spans hold what they claim, and every rewrite
+/// gives JSON that is accepted again. The first byte chooses the operation and the tools to remove.
+pub fn request(bytes: &[u8]) {
+    let Some((choice, body)) = bytes.split_first() else { return };
+    let operation = *Operation::ALL.get(usize::from(choice & 7)).unwrap_or(&Operation::Chat);
+    let Ok(request) = request::read(operation, body) else { return };
+    let raw = |span: &Range<usize>| body.get(span.clone()).unwrap_or(&[]);
+    assert!(matches!(serde_json::from_slice::<&RawValue>(body), Ok(raw) if raw.get().starts_with('{')));
+    if let Some(model) = &request.model {
+        assert!(serde_json::from_slice::<String>(raw(&model.span)).is_ok_and(|text| text == model.value));
+    }
+    for (_, cap) in &request.caps {
+        assert_eq!(raw(&cap.span), cap.value.to_string().as_bytes());
+    }
+    for span in
+        request.tools.iter().chain(&request.functions).map(|tool| &tool.span).chain(&request.reasoning)
+    {
+        assert!(serde_json::from_slice::<&RawValue>(raw(span)).is_ok());
+    }
+    assert!(request.nulls.iter().all(|(_, span)| raw(span) == b"null"));
+    assert!(request.text_bytes <= body.len() as u64);
+    let mut rewrite = request::Rewrite::new(&request, body);
+    rewrite.set_model("m").set_stream_usage().strip_reasoning().set_cap("max_tokens", 7);
+    rewrite.remove_tools(&[0, usize::from(*choice >> 3)]);
+    let edited = rewrite.edits().applied(body);
+    assert_eq!(edited.len(), rewrite.edits().len_of(body));
+    let again = request::read(operation, &edited);
+    let Ok(again) = again else { unreachable!("a rewritten request is refused") };
+    assert!(again.model.is_some_and(|m| m.value == "m") && again.reasoning.is_empty());
+    assert_eq!(again.stream_usage, request::StreamUsage::On);
+    assert!(again.caps.iter().any(|(key, cap)| *key == "max_tokens" && cap.value == 7));
+}
