@@ -93,8 +93,8 @@ impl Audit {
         Ok(Self { appended: AtomicU64::new(0), writer })
     }
 
-    /// Appends one record. Waits only when the spool is full, and then at most [`spool::PATIENCE`]; a record that
-    /// finds no room even so is lost and counted. Strings are cut to [`spool::TEXT_BYTES`].
+    /// Appends one record. Waits only when the spool is full, and then at most a second; a record that finds
+    /// no room even so is lost and counted. Strings are cut to 512 bytes.
     pub fn append(&self, record: &Record<'_>) {
         self.appended.fetch_add(1, Relaxed);
         if let Some(writer) = &self.writer {
