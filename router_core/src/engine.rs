@@ -107,10 +107,9 @@ impl Engine {
         let settings = Settings::parse(environment)?;
         log::init(&settings.log_filter, settings.log_json)?;
         let providers = from_settings(&|name| settings.var(name))?;
-        let tls = match providers.iter().any(|p| p.origin().tls) {
-            true => Some(Tls::load(settings.upstream_ca.as_deref(), settings.upstream_h2)?),
-            false => None,
-        };
+        let secure = providers.iter().any(|p| p.origin().tls);
+        let tls =
+            secure.then(|| Tls::load(settings.upstream_ca.as_deref(), settings.upstream_h2)).transpose()?;
         let sandbox = settings.sandbox.as_str();
         let audit = open("KARS_AUDIT_DIR", settings.audit_dir.as_ref(), |dir| Audit::open(dir, sandbox))?;
         let ledger = open("TOKEN_BUDGET_PERSIST_PATH", settings.budget_path.as_ref(), |path| {
@@ -367,7 +366,10 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let changed = Arc::clone(&self.policy_changed);
         let phase = self.phase.subscribe();
-        self.spawn("kars-keeper".to_owned(), move || keep(&shared, &changed, &phase))
+        // Not among the threads that are joined: it looks at the phase only between two waits.
+        let thread = std::thread::Builder::new().name("kars-keeper".to_owned());
+        thread.spawn(move || keep(&shared, &changed, &phase)).map_err(|e| Error::io("start a thread", &e))?;
+        Ok(())
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::ops::Range;
 
 use rustix::net::sockopt;
 
@@ -41,9 +40,9 @@ struct Side {
     socket: TcpStream,
     peer: Option<Token>,
     is_upstream: bool,
-    /// A request, or a response head, that is not complete.
+    /// A head that is not complete.
     partial: Vec<u8>,
-    /// Where the response in flight ends, once its head has been seen.
+    /// Where the message being read ends, once its head has been seen.
     body: Option<Body>,
     /// Bytes the socket did not take yet.
     unsent: Vec<u8>,
@@ -103,30 +102,40 @@ impl Floor {
         if side.is_upstream { self.response(token, bytes) } else { self.request(token, bytes) }
     }
 
-    /// Bytes from a client: forwarded when the request is complete.
-    fn request(&mut self, token: Token, bytes: &[u8]) -> Option<()> {
+    /// Bytes from a client: forwarded as they come, once the head is complete.
+    fn request(&mut self, token: Token, bytes: &mut [u8]) -> Option<()> {
         let side = self.sides.get(token)?;
-        let mut partial = std::mem::take(&mut side.partial);
-        let request = if partial.is_empty() {
+        if let (Some(body), Some(upstream)) = (&mut side.body, side.peer) {
+            body.feed(bytes, &mut |_| {});
+            if body.is_done() {
+                side.body = None;
+            }
+            return self.send(upstream, &[bytes]);
+        }
+        let mut joined = std::mem::take(&mut side.partial);
+        let message = if joined.is_empty() {
             bytes
         } else {
-            partial.extend_from_slice(bytes);
-            &partial
+            joined.extend_from_slice(bytes);
+            &mut joined
         };
-        let Some((len, credential)) = complete(request) else {
-            let kept = if partial.is_empty() { bytes.to_vec() } else { partial };
-            self.sides.get(token)?.partial = kept;
+        let Some(head_len) = http::head_len(message) else {
+            side.partial = message.to_vec();
             return Some(());
         };
+        let (head, rest) = message.split_at_mut(head_len);
+        let mut body = Body::of(head).ok()?;
+        body.feed(rest, &mut |_| {});
+        side.body = (!body.is_done()).then_some(body);
+        let credential = http::header(head, "authorization")?;
         let upstream = match self.idle.pop() {
             Some(upstream) => upstream,
             None => self.adopt(poll::dial(self.upstream).ok()?, true).ok()?,
         };
         self.sides.get(token)?.peer = Some(upstream);
-        let side = self.sides.get(upstream)?;
-        side.peer = Some(token);
-        let (before, after) = (request.get(..credential.start)?, request.get(credential.end..len)?);
-        self.send(upstream, &[before, CREDENTIAL, after])
+        self.sides.get(upstream)?.peer = Some(token);
+        let (before, after) = (head.get(..credential.start)?, head.get(credential.end..)?);
+        self.send(upstream, &[before, CREDENTIAL, after, rest])
     }
 
     /// Bytes from an upstream: forwarded at once, and watched for the response's end.
@@ -170,7 +179,7 @@ impl Floor {
     /// Writes the pieces; what the socket refuses is kept, and the other side waits for it.
     fn send(&mut self, token: Token, pieces: &[&[u8]]) -> Option<()> {
         let side = self.sides.get(token)?;
-        let slices: [IoSlice; 3] =
+        let slices: [IoSlice; 4] =
             std::array::from_fn(|at| IoSlice::new(pieces.get(at).unwrap_or(&&b""[..])));
         let sent = match side.socket.write_vectored(slices.get(..pieces.len())?) {
             Ok(len) => len,
@@ -222,16 +231,6 @@ impl Floor {
             self.sides.remove(peer);
         }
     }
-}
-
-/// The length of a complete request and the place of its credential (empty, behind the request line, if it has none).
-fn complete(request: &[u8]) -> Option<(usize, Range<usize>)> {
-    let head_len = http::head_len(request)?;
-    let head = request.get(..head_len)?;
-    let Body::Length(body_len) = Body::of(head).ok()? else { return None };
-    let len = head_len + body_len;
-    let credential = http::header(head, "authorization").unwrap_or(0..0);
-    (request.len() >= len && !credential.is_empty()).then_some((len, credential))
 }
 
 /// How the body of a response is framed and where in `bytes` it begins, once its head is complete.

@@ -128,9 +128,9 @@ impl Gate {
     }
 
     /// Decides about one call and reserves its budget.
-    pub fn admit(self: &Arc<Self>, facts: &Facts<'_>, snapshot: Arc<Snapshot>) -> Result<Permit, Denial> {
+    pub fn admit(self: &Arc<Self>, facts: &Facts<'_>, snapshot: &Arc<Snapshot>) -> Result<Permit, Denial> {
         let policy = snapshot.inference.as_deref();
-        if !self.ready(&snapshot) {
+        if !self.ready(snapshot) {
             return Err(Denial::no_policy());
         }
         let models = allowed_models(facts, policy)?;
@@ -147,7 +147,7 @@ impl Gate {
             seen: 0,
             sent: false,
             plan: Plan { models, cap: None, hidden_tools },
-            snapshot: Arc::clone(&snapshot),
+            snapshot: Arc::clone(snapshot),
         };
         self.reserve(facts, policy, &mut permit)?;
         Ok(permit)

@@ -181,7 +181,7 @@ impl<'i> Call<'_, 'i> {
         let snapshot = shared.policy.load_full();
         self.account.digest.clone_from(&snapshot.inference_digest);
         self.account.generation = snapshot.generation;
-        shared.gate.admit(&facts, snapshot).map_err(|denial| self.denied(&denial))
+        shared.gate.admit(&facts, &snapshot).map_err(|denial| self.denied(&denial))
     }
 
     fn denied(&mut self, denial: &Denial) -> Failure {
@@ -220,9 +220,8 @@ impl<'i> Call<'_, 'i> {
             let candidate = Candidate { provider: attempt.wanted, deployment: attempt.model };
             let (good, retry) = match &outcome {
                 Ok(response) if is_failover_trigger(response.status) => (false, Some(Retry::Status)),
-                Ok(_) => (true, None),
                 Err(Stop::Failed(e)) => (false, retriable(e).then_some(Retry::Transport)),
-                Err(_) => (true, None),
+                _ => (true, None),
             };
             if tracked && good {
                 shared.health.success(candidate, now_ms);

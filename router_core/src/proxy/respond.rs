@@ -68,7 +68,6 @@ impl From<&Denial> for Failure {
     fn from(denial: &Denial) -> Self {
         let (status, openai_type, code, anthropic_type) = match denial.cause {
             DenialKind::NoPolicy => (503, "policy_violation", "policy_not_loaded", "api_error"),
-            DenialKind::Model => (403, "policy_violation", "policy_denied", "permission_error"),
             DenialKind::Rate => (429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
             DenialKind::RequestTokens => {
                 (429, "token_budget_exceeded", "per_request_tokens_exceeded", "rate_limit_error")

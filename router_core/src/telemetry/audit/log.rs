@@ -1,9 +1,8 @@
 //! The log's files and its chain.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,17 +10,15 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::Record;
+use super::line::{DATE_BYTES, RECORD_HASH, Stamp, call, escape, hex};
 use super::spool::{self, Staged};
 use crate::error::{Error, Result};
-use crate::telemetry::calendar::utc;
 
 /// Longest line: every string at its longest and every byte of it escaped, and as much again for the rest.
 pub(super) const LINE_BYTES: usize = 64 * 1024;
 /// The action of a line that stands for lost records.
 pub(super) const LOST: &str = "audit:lost";
 const LOST_DECISION: &str = "lost";
-/// Length of `2026-01-02`.
-const DATE_BYTES: usize = 10;
 
 /// Where the chain stands.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +58,8 @@ struct Day {
     len: u64,
     /// Whether a write failed in the middle, so that bytes after `len` must go first.
     torn: bool,
+    #[cfg(test)]
+    fails: bool,
 }
 
 /// What continuing a chain needs of a line.
@@ -161,9 +160,22 @@ impl Log {
         self.unsynced
     }
 
+    /// Lets go of a file that was removed, so that the next line begins it anew.
+    pub(super) fn drop_removed(&mut self) {
+        let removed = |day: &Day| day.file.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        if self.day.as_ref().is_some_and(removed) {
+            self.day = None;
+        }
+    }
+
     /// Notes that syncing what was taken failed.
     pub(super) fn sync_failed(&mut self) {
         self.unsynced = true;
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_next_write(&mut self) {
+        self.day.as_mut().unwrap().fails = true;
     }
 
     /// Begins the file of the stamp's day.
@@ -243,47 +255,6 @@ impl Log {
     }
 }
 
-/// What stands between a line's hashed bytes and its `record_hash`.
-pub(super) const RECORD_HASH: &str = ",\"record_hash\":\"";
-
-/// The members of `call` after `at`.
-fn call(record: &Record<'_>, lost: u64, lines: &mut String) {
-    if record.decision_id != 0 {
-        let _ = write!(lines, ",\"decision_id\":\"{:016x}\"", record.decision_id);
-    }
-    for (name, text) in [
-        (",\"trace_id\":\"", record.trace_id),
-        (",\"rule\":\"", record.rule),
-        (",\"policy\":\"", record.policy),
-        (",\"model\":\"", record.model),
-        (",\"provider\":\"", record.provider),
-        (",\"end\":\"", record.end),
-    ] {
-        if !text.is_empty() {
-            lines.push_str(name);
-            escape(text, lines);
-            lines.push('"');
-        }
-    }
-    for (name, number) in [
-        (",\"status\":", record.status.into()),
-        (",\"input_tokens\":", record.input_tokens),
-        (",\"output_tokens\":", record.output_tokens),
-        (",\"latency_us\":", record.latency_us),
-        (",\"first_byte_us\":", record.first_byte_us),
-        (",\"attempts\":", record.attempts.into()),
-        (",\"lost\":", lost),
-    ] {
-        if number != 0 {
-            lines.push_str(name);
-            lines.push_str(itoa::Buffer::new().format(number));
-        }
-    }
-    if record.estimated {
-        lines.push_str(",\"estimated\":true");
-    }
-}
-
 impl Day {
     fn open(dir: &Path, date: &str) -> Result<Self> {
         let path = dir.join(format!("{date}.jsonl"));
@@ -291,7 +262,14 @@ impl Day {
         let file =
             OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path).map_err(fail)?;
         let len = file.metadata().map_err(fail)?.len();
-        Ok(Self { date: date.into(), file: Arc::new(file), len, torn: false })
+        Ok(Self {
+            date: date.into(),
+            file: Arc::new(file),
+            len,
+            torn: false,
+            #[cfg(test)]
+            fails: false,
+        })
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -299,6 +277,11 @@ impl Day {
             self.file.set_len(self.len)?;
         }
         self.torn = true;
+        #[cfg(test)]
+        if std::mem::take(&mut self.fails) {
+            (&*self.file).write_all(lines.get(..lines.len() / 2).unwrap_or(&[]))?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         (&*self.file).write_all(lines)?;
         self.torn = false;
         self.len += lines.len() as u64;
@@ -322,8 +305,8 @@ impl Day {
             return Ok(None);
         };
         self.cut(from + end as u64 + 1)?;
-        let lines = tail.get(..end).unwrap_or(&[]).rsplit(|byte| *byte == b'\n');
-        Ok(lines.filter_map(|line| serde_json::from_slice::<Link>(line).ok()).next().map(|link| Chain {
+        let mut lines = tail.get(..end).unwrap_or(&[]).rsplit(|byte| *byte == b'\n');
+        Ok(lines.find_map(|line| serde_json::from_slice::<Link>(line).ok()).map(|link| Chain {
             next: Some(link.seq.saturating_add(1)),
             hash: link.hash,
             record_hash: link.record_hash,
@@ -359,82 +342,6 @@ fn is_date(text: &str) -> bool {
     let digit =
         |(at, byte): (usize, u8)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() };
     text.len() == DATE_BYTES && text.bytes().enumerate().all(digit)
-}
-
-/// The text of an instant, remembered for as long as the second lasts.
-#[derive(Debug, Default)]
-struct Stamp {
-    secs: Option<u64>,
-    millis: u64,
-    /// `2026-01-02T03:04:05Z`.
-    text: String,
-}
-
-impl Stamp {
-    fn set(&mut self, ts_ms: u64) {
-        let secs = ts_ms / 1000;
-        self.millis = ts_ms % 1000;
-        if self.secs == Some(secs) {
-            return;
-        }
-        self.secs = Some(secs);
-        let at = utc(secs);
-        self.text.clear();
-        let _ = write!(
-            self.text,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-            at.year(),
-            u8::from(at.month()),
-            at.day(),
-            at.hour(),
-            at.minute(),
-            at.second()
-        );
-    }
-
-    fn second(&self) -> &str {
-        &self.text
-    }
-
-    fn date(&self) -> &str {
-        self.text.get(..DATE_BYTES).unwrap_or("")
-    }
-
-    /// `2026-01-02T03:04:05.678Z`.
-    fn push_millis(&self, out: &mut String) {
-        out.push_str(self.text.strip_suffix('Z').unwrap_or(""));
-        let _ = write!(out, ".{:03}Z", self.millis);
-    }
-}
-
-/// Appends `text` as the inside of a JSON string (RFC 8259 §7).
-fn escape(text: &str, out: &mut String) {
-    let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
-        let (plain, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        out.push_str(plain);
-        let mut chars = tail.chars();
-        match chars.next() {
-            Some('"') => out.push_str("\\\""),
-            Some('\\') => out.push_str("\\\\"),
-            Some(control) => {
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-            None => {}
-        }
-        rest = chars.as_str();
-    }
-    out.push_str(rest);
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 0xf] {
-            out.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
-        }
-    }
-    out
 }
 
 // A line of ours must fit the window in which the end of the chain is looked for.

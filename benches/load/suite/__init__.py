@@ -1,0 +1,1 @@
+"""The parts of the benchmark driver; `run.py` beside this package is what one starts."""

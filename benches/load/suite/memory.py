@@ -1,0 +1,109 @@
+"""S6: cold start, and memory when idle, with a thousand streams and with clients that never read."""
+
+from __future__ import annotations
+
+import select
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from . import procs
+from .harness import Harness, say
+from .loads import HELD_MODEL, LOADS, STALLED_MODEL
+from .subjects import SUBJECTS, Running
+
+HELD_STREAMS = 1_000
+STALLED_STREAMS = 16
+# A control plane that is imported behind the data plane has been by then.
+SETTLED_S = 3.0
+
+
+def cold_starts(harness: Harness, subjects: Sequence[str]) -> dict[str, Any]:
+    """Start to first proxied 200, interleaved; the slow ones fewer times."""
+    times: dict[str, list[float]] = {}
+    repeats = 3 if harness.quick else 9
+    for turn in range(repeats):
+        for name in subjects:
+            if name == "direct" or (SUBJECTS[name].is_slow and turn >= (1 if harness.quick else 3)):
+                continue
+            try:
+                running = harness.start(SUBJECTS[name])
+            except RuntimeError as error:
+                say(f"cold start {name}: {error}")
+                continue
+            times.setdefault(name, []).append(running.cold_ms)
+            harness.stop(running)
+    result = {
+        name: {"median_ms": statistics.median(taken), "min_ms": min(taken), "max_ms": max(taken), "n": len(taken)}
+        for name, taken in times.items()
+    }
+    for name, row in result.items():
+        say(f"cold start    {name:12} {row['median_ms']:8.1f} ms [{row['min_ms']:.1f}-{row['max_ms']:.1f}]")
+    return result
+
+
+def footprints(harness: Harness, subjects: Sequence[str]) -> dict[str, Any]:
+    """Memory of each subject in each state, in KiB."""
+    result = {}
+    for name in subjects:
+        if name == "direct":
+            continue
+        try:
+            result[name] = footprint(harness, name)
+        except RuntimeError as error:
+            result[name] = {"error": str(error)}
+        say(f"memory        {name:12} {result[name]}")
+    return result
+
+
+def footprint(harness: Harness, name: str) -> dict[str, Any]:
+    subject = SUBJECTS[name]
+    running = harness.start(subject)
+    try:
+        time.sleep(0.3)
+        result: dict[str, Any] = {"idle": procs.memory_kb(running.pid)}
+        time.sleep(SETTLED_S - 0.3)
+        result["settled"] = procs.memory_kb(running.pid)
+        harness.client(running, LOADS["json"].model, *LOADS["json"].words(1.0))
+        result["loaded"] = procs.memory_kb(running.pid)
+    finally:
+        harness.stop(running)
+    if not subject.is_slow:
+        result["per_stream"] = growth(harness, name, HELD_STREAMS, HELD_MODEL, "--hold", settle=2.0)
+        result["per_stalled"] = growth(harness, name, STALLED_STREAMS, STALLED_MODEL, "--stall", settle=3.0)
+    return result
+
+
+def growth(harness: Harness, name: str, streams: int, model: str, mode: str, *, settle: float) -> float | None:
+    """KiB a fresh subject grows by for each of so many streams; None when they did not all begin."""
+    running = harness.start(SUBJECTS[name])
+    try:
+        time.sleep(SETTLED_S if name.startswith("kars") else 0.3)
+        before = procs.memory_kb(running.pid)["rss"]
+        peak = held_peak_kb(harness, running, streams, model, mode, settle)
+        return None if peak is None else round((peak - before) / streams, 1)
+    finally:
+        harness.stop(running)
+
+
+def held_peak_kb(
+    harness: Harness, running: Running, streams: int, model: str, mode: str, settle: float
+) -> int | None:
+    """The most a subject occupies in the `settle` seconds after all streams have begun."""
+    words = ["--connections", str(streams), "--stream", mode, "--announce", "--seconds", "60"]
+    with procs.on_core(harness.load_core):
+        client = subprocess.Popen(
+            harness.client_command(running, model, *words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    try:
+        if not select.select([client.stdout], [], [], 20)[0]:
+            return None
+        peak, deadline = 0, time.monotonic() + settle
+        while time.monotonic() < deadline:
+            peak = max(peak, procs.memory_kb(running.pid)["rss"])
+            time.sleep(0.25)
+        return peak if client.poll() is None else None
+    finally:
+        procs.stop(client)
