@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Calls a server with curl as its documentation shows it. Prints one line per call: name, tab, status and body.
+# Usage: calls.sh BASE_URL [CURL_OPTION...]
 set -euo pipefail
 base=$1
+shift
+options=("$@")
 
 call() {
     local name=$1 path=$2
     shift 2
     local answer
-    answer=$(curl --silent --show-error --no-buffer --noproxy '*' --max-time 20 --write-out '\n%{http_code}' \
+    answer=$(curl --silent --show-error --no-buffer --noproxy '*' --max-time 20 "${options[@]}" --write-out '\n%{http_code}' \
         -H 'content-type: application/json' "$@" "$base$path")
     printf '%s\t%s %s\n' "$name" "${answer##*$'\n'}" "$(printf '%s' "${answer%$'\n'*}" | tr '\n' ' ')"
 }

@@ -12,6 +12,7 @@ from tests.system.router import Router
 HERE = Path(__file__).parent
 PROGRAMS = {
     "curl": ["bash", str(HERE / "calls.sh")],
+    "curl_http2": ["bash", str(HERE / "calls.sh"), "--http2-prior-knowledge"],
     "node": ["node", str(HERE / "calls.mjs")],
 }
 every_program = pytest.mark.parametrize("program", PROGRAMS)
@@ -21,7 +22,7 @@ def run(program: str, url: str) -> dict:
     """Runs a program against a server; what it printed, by the name of the call."""
     command = PROGRAMS[program]
     assert shutil.which(command[0]), f"{command[0]} is needed for this test"
-    done = subprocess.run([*command, url], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*command[:2], url, *command[2:]], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     return {name: value for name, _, value in (line.partition("\t") for line in done.stdout.splitlines())}
 
