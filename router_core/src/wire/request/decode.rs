@@ -165,8 +165,8 @@ fn view<'b>(body: &'b str, open: usize, found: &Found<'b>) -> Result<Request<'b>
             caps.push((key, Spanned { value: number(key, value)?, span: span(body, value.get()) }));
         }
     }
-    let n = present("n", n).map_or(Ok(1), |value| positive("n", value))?;
-    let best_of = present("best_of", best_of).map_or(Ok(1), |value| positive("best_of", value))?;
+    let n = present("n", n).map_or(Ok(1), |value| number("n", value))?;
+    let best_of = present("best_of", best_of).map_or(Ok(1), |value| number("best_of", value))?;
     let model = present("model", model).map(|value| read_model(body, value)).transpose()?;
     let stream = present("stream", stream).map_or(Ok(false), |value| boolean("stream", value))?;
     let stream_usage = stream_usage(body, options)?;
@@ -210,10 +210,6 @@ fn number(key: &str, value: &RawValue) -> Result<u64> {
 }
 
 /// A count of answers. Zero is refused: a reservation for none would hold nothing back.
-fn positive(key: &str, value: &RawValue) -> Result<u64> {
-    number(key, value).and_then(|n| if n > 0 { Ok(n) } else { Err(wrong_type(key)) })
-}
-
 fn boolean(key: &str, value: &RawValue) -> Result<bool> {
     match value.get() {
         "true" => Ok(true),

@@ -133,7 +133,7 @@ fn refuses_wrong_types_and_names_the_key() {
         (r#"{"max_tokens":-1}"#, "max_tokens"),
         (r#"{"max_tokens":1.0}"#, "max_tokens"),
         (r#"{"max_output_tokens":18446744073709551616}"#, "max_output_tokens"),
-        (r#"{"n":0}"#, "n"),
+        (r#"{"n":-1}"#, "n"),
         (r#"{"best_of":[]}"#, "best_of"),
         (r#"{"tools":{}}"#, "tools"),
         (r#"{"tools":["a"]}"#, "tools"),
