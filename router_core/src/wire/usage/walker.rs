@@ -64,7 +64,7 @@ impl Walker {
             return found(None);
         }
         capture.extend_from_slice(run);
-        if self.depth <= 1 && self.at == At::Inside {
+        if self.depth <= 1 {
             found(self.capture.take().as_deref());
         }
     }
