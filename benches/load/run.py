@@ -58,7 +58,9 @@ def options() -> argparse.Namespace:
     chosen = parser.parse_args()
     chosen.only = words(chosen.only, SCENARIOS, parser)
     names = chosen.subjects or ",".join(
-        name for name, subject in SUBJECTS.items() if not subject.is_optional and not (chosen.quick and name in NOT_QUICK)
+        name
+        for name, subject in SUBJECTS.items()
+        if not subject.is_optional and not (chosen.quick and name in NOT_QUICK)
     )
     chosen.subjects = words(names, SUBJECTS, parser)
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)

@@ -16,12 +16,15 @@ Results = dict[str, Any]
 def markdown(results: Results) -> str:
     """The whole report."""
     machine = results["machine"]
-    parts = [
-        "# Benchmark results",
+    conditions = (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}; "
         f"{len(results['rounds'])} round(s){', quick windows' if results['quick'] else ''}. "
         "Subject on one core, mock and client on another, loopback, HTTP/1.1 without TLS. "
-        "Ratios are taken inside each round; the median of them is shown. Only ratios mean anything elsewhere.",
+        "Ratios are taken inside each round; the median of them is shown. Only ratios mean anything elsewhere."
+    )
+    parts = [
+        "# Benchmark results",
+        conditions,
         *([f"Not run: {'; '.join(results['skipped'])}."] if results["skipped"] else []),
         "## Targets",
         target_table(results),
@@ -43,7 +46,7 @@ def target_table(results: Results) -> str:
     for verdict in targets.verdicts(results):
         value = "" if verdict.value is None else short(verdict.value)
         if verdict.spread and verdict.spread[0] != verdict.spread[1]:
-            value += f" [{short(verdict.spread[0])}–{short(verdict.spread[1])}]"
+            value += f" [{short(verdict.spread[0])}-{short(verdict.spread[1])}]"
         rows.append([verdict.target, verdict.about, verdict.limit, value, verdict.word()])
     return table(["", "target", "limit", "measured", "verdict"], rows)
 
@@ -104,22 +107,30 @@ def extra_sections(results: Results) -> list[str]:
         head = ["", "idle RSS (USS) MiB", "after 3 s", "after load", "KiB per stream", "KiB per stalled reader"]
         rows = []
         for name, row in footprints.items():
-            memory = [f"{row[state]['rss'] / 1024:.1f} ({row[state]['uss'] / 1024:.1f})" for state in ("idle", "settled", "loaded")]
+            memory = [
+                f"{row[state]['rss'] / 1024:.1f} ({row[state]['uss'] / 1024:.1f})"
+                for state in ("idle", "settled", "loaded")
+            ]
             growth = ["" if row.get(key) is None else f"{row[key]:,.1f}" for key in ("per_stream", "per_stalled")]
             rows.append([name, *memory, *growth])
         sections += ["## S6: memory", table(head, rows)]
     if results.get("cold"):
         rows = [
-            [name, f"{row['median_ms']:.1f}", f"{row['min_ms']:.1f}–{row['max_ms']:.1f}", str(row["n"])]
+            [name, f"{row['median_ms']:.1f}", f"{row['min_ms']:.1f}-{row['max_ms']:.1f}", str(row["n"])]
             for name, row in results["cold"].items()
         ]
-        sections += ["## S6: start to first proxied 200", table(["", "median ms", "min–max", "starts"], rows)]
+        sections += ["## S6: start to first proxied 200", table(["", "median ms", "min-max", "starts"], rows)]
     if reload := results.get("reload"):
         rows = [[name, str(value)] for name, value in reload.items() if value not in ("", None)]
         sections += ["## S7: policy reload under load", table(["", ""], rows)]
     if age := results.get("age"):
         rows = [
-            [f"{int(calls):,}", f"{row['cpu_us']}", f"{row['p50']} / {row['p99']}", f"{(row['rss_kb'] or 0) / 1024:.1f}"]
+            [
+                f"{int(calls):,}",
+                f"{row['cpu_us']}",
+                f"{row['p50']} / {row['p99']}",
+                f"{(row['rss_kb'] or 0) / 1024:.1f}",
+            ]
             for calls, row in age["windows"].items()
         ]
         rest = ", ".join(f"{name} {value}" for name, value in age.items() if name != "windows")
