@@ -48,7 +48,7 @@ test-rust: $(STAMPS)/toolchain ## Run the Rust tests
 	cargo test --locked --workspace
 
 .PHONY: test-python
-test-python: dev $(STAMPS)/node ## Run the Python tests
+test-python: dev $(STAMPS)/toolchain-test ## Run the Python tests
 	$(BIN)/pytest
 
 .PHONY: lint
@@ -115,8 +115,3 @@ $(STAMPS)/release: $(STAMPS)/packages $(RUST) pyproject.toml
 $(STAMPS)/debug: $(STAMPS)/packages $(RUST) pyproject.toml
 	$(BIN)/maturin develop --quiet --uv --locked
 	@rm -f $(STAMPS)/release && touch $@
-
-# The interop tests' own packages, when there are such tests.
-$(STAMPS)/node: $(STAMPS)/toolchain-test $(wildcard tests/interop/package-lock.json)
-	if [ -f tests/interop/package-lock.json ]; then cd tests/interop && npm ci --silent --no-audit --no-fund; fi
-	@touch $@

@@ -2,6 +2,8 @@
 
 from typing import final
 
+__all__ = ["CoreError", "Engine", "Snapshot", "probe", "settings_table", "verify_audit", "version"]
+
 class CoreError(Exception):
     """An error of the core; the text is for people and holds no secret."""
 
@@ -25,7 +27,7 @@ class Engine:
 
     def __new__(cls, environment: bytes) -> Engine: ...
     def start(self) -> None:
-        """Bind the listeners and serve. Raises CoreError of kind `io` that names the address."""
+        """Bind the listeners and serve. Raises CoreError of kind `config` that names the address."""
 
     def wait(self, timeout: float) -> str | None:
         """Block up to `timeout` seconds for the next event: `policy`, `cold`, `stopped`, or None."""
@@ -55,7 +57,7 @@ class Engine:
         """Set or lift the override; returns the one before."""
 
     def status(self) -> bytes:
-        """JSON: effective settings (redacted), generation, listeners, budgets."""
+        """JSON: sandbox, readiness, policy, upstreams, listeners, budgets, audit, settings without secrets."""
 
     def ports(self) -> dict[str, int]:
         """Bound ports by listener: `inference`, `metrics`."""
@@ -64,7 +66,7 @@ def settings_table() -> list[tuple[str, str, str, str]]:
     """Every variable: name, default, group, help."""
 
 def verify_audit(directory: str) -> bytes:
-    """Verify the audit log in `directory`; JSON `{records, first_seq, last_seq, files, broken}`."""
+    """Verify the audit log in `directory`; JSON as `kars.router.tools.AuditReport` has it."""
 
 def probe(method: str, path: str, body: bytes | None, environment: bytes) -> tuple[int, bytes]:
     """Call this sandbox's own router; status and body."""

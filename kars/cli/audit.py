@@ -50,13 +50,14 @@ def verify(directory: str, form: str) -> int:
 
 def show(directory: str, report: AuditReport) -> None:
     """Print the report for people."""
-    files = report.files if isinstance(report.files, int) else len(report.files)
     rows = [
         ("directory", directory),
-        ("files", str(files)),
+        ("files", str(report.files)),
         ("records", str(report.records)),
-        ("first", "-" if report.first_seq is None else str(report.first_seq)),
-        ("last", "-" if report.last_seq is None else str(report.last_seq)),
+        ("lost", str(report.lost)),
+        ("first", place(report.first_seq, report.first_ts)),
+        ("last", place(report.last_seq, report.last_ts)),
+        ("head", report.head or "-"),
     ]
     if report.broken is None:
         output.table([*rows, ("chain", output.styled("OK", "good"))])
@@ -64,3 +65,8 @@ def show(directory: str, report: AuditReport) -> None:
     where = f"{report.broken.file}:{report.broken.line}: {report.broken.what}"
     output.table([*rows, ("chain", output.styled("BROKEN", "bad")), ("at", where)])
     click.echo(f"hint: {ADVICE}", err=True)
+
+
+def place(number: int | None, moment: str | None) -> str:
+    """Write a record's number and time."""
+    return "-" if number is None else f"{number}  {moment or ''}".rstrip()

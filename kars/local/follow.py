@@ -56,17 +56,20 @@ def decode(line: bytes) -> Mapping[str, object] | None:
 
 
 def line(record: Mapping[str, object], *, colour: bool) -> str:
-    """Lay out one record: time, decision, status, action, tokens, milliseconds, how it ended."""
+    """Lay out one record: time, decision, status, action, tokens, milliseconds, the rule or how it ended."""
+    inner = record.get("call")
+    call: Mapping[str, object] = inner if isinstance(inner, dict) else {}
     allowed = record.get("decision") == "allow"
-    status = number(record, "status")
+    status = number(call, "status")
     paint = RED if not allowed else GREEN if 0 < status < 400 else YELLOW
     clock = str(record.get("ts", ""))[11:19] or "--:--:--"
-    tokens = f"{number(record, 'input_tokens')}+{number(record, 'output_tokens')} tok"
-    took = f"{number(record, 'latency_us') / 1000:.1f} ms"
+    about = "~" if call.get("estimated") else ""
+    tokens = f"{about}{number(call, 'input_tokens')}+{number(call, 'output_tokens')} tokens"
+    took = f"{number(call, 'latency_us') / 1000:.1f} ms"
     action = str(record.get("action", "?"))
-    why = str((record.get("rule") if not allowed else record.get("end")) or "")
-    verdict = "allow" if allowed else "deny "
-    text = f"{clock}  {verdict} {status or '---':>3}  {action:<44} {tokens:>14} {took:>11}  {why}".rstrip()
+    why = str(call.get("rule") or call.get("end") or "")
+    verdict = "allow" if allowed else "deny"
+    text = f"{clock}  {verdict:<5} {status or '---':>3}  {action:<40} {tokens:>16} {took:>11}  {why}".rstrip()
     return f"{paint}{text}{OFF}" if colour else text
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-# What /configz shows of the status: what was configured, and which policy generation is in force.
-CONFIG = ("version", "generation", "settings")
+# What /configz shows of the status: what was configured, and which policy is in force.
+CONFIG = ("version", "sandbox", "policy", "upstreams", "settings")
 
 
 def config(status: bytes) -> bytes:

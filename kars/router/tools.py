@@ -31,12 +31,20 @@ class Break(msgspec.Struct, frozen=True):
 
 
 class AuditReport(msgspec.Struct, frozen=True):
-    """What verifying an audit directory found; the sequence numbers are None when there is no record."""
+    """What verifying an audit directory found, up to the first break; what needs a record is None without one.
 
+    `head` is the last sound line's hash: kept elsewhere, it shows later whether the log's tail was cut or rewritten.
+    `lost` counts records that the disk refused, which the log itself tells.
+    """
+
+    files: int
     records: int
+    lost: int
     first_seq: int | None
     last_seq: int | None
-    files: list[str] | int
+    first_ts: str | None
+    last_ts: str | None
+    head: str
     broken: Break | None
 
 

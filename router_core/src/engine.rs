@@ -107,14 +107,14 @@ impl Engine {
         let settings = Settings::parse(environment)?;
         log::init(&settings.log_filter, settings.log_json)?;
         let providers = from_settings(&|name| settings.var(name))?;
-        let tls = match providers.iter().any(|p| p.origin().tls) {
-            true => Some(Tls::load(settings.upstream_ca.as_deref(), settings.upstream_h2)?),
-            false => None,
-        };
+        let secure = providers.iter().any(|p| p.origin().tls);
+        let tls =
+            secure.then(|| Tls::load(settings.upstream_ca.as_deref(), settings.upstream_h2)).transpose()?;
         let sandbox = settings.sandbox.as_str();
         let audit = open("KARS_AUDIT_DIR", settings.audit_dir.as_ref(), |dir| Audit::open(dir, sandbox))?;
-        let ledger =
-            open("TOKEN_BUDGET_PERSIST_PATH", settings.budget_path.as_ref(), |path| Ledger::open(path, sandbox))?;
+        let ledger = open("TOKEN_BUDGET_PERSIST_PATH", settings.budget_path.as_ref(), |path| {
+            Ledger::open(path, sandbox)
+        })?;
         report_recovery(&ledger);
         let shared = Shared {
             admin_token: admin_token(&settings)?,
@@ -210,8 +210,9 @@ impl Engine {
         let source = shared.settings.policy_dir.display().to_string();
         let in_force = shared.policy.load().inference_digest == compiled.digest;
         if !in_force {
-            let generation =
-                shared.policy.replace_inference(Some((Arc::clone(&compiled.policy), compiled.digest.clone())));
+            let generation = shared
+                .policy
+                .replace_inference(Some((Arc::clone(&compiled.policy), compiled.digest.clone())));
             shared.generation.store(generation, Ordering::Relaxed);
             tracing::info!(kind = INFERENCE, digest = compiled.digest, generation, "policy.applied");
         }
@@ -314,9 +315,7 @@ impl Engine {
         let snapshot = shared.policy.load();
         let standing = shared.gate.ledger().standing(unix_time().as_secs());
         let limits = shared.gate.limits(snapshot.inference.as_deref());
-        let row = |limit: u64, s: crate::gate::ledger::Spent| {
-            serde_json::json!({"limit": limit, "spent": s.spent, "reserved": s.reserved})
-        };
+        let row = |limit: u64, s: crate::gate::ledger::Spent| serde_json::json!({"limit": limit, "spent": s.spent, "reserved": s.reserved});
         let settings: BTreeMap<&str, String> = VARIABLES
             .iter()
             .map(|v| {
@@ -356,7 +355,8 @@ impl Engine {
     }
 
     fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|e| Error::io("start a thread", &e))?;
+        let thread =
+            std::thread::Builder::new().name(name).spawn(run).map_err(|e| Error::io("start a thread", &e))?;
         lock(&self.threads).push(thread);
         Ok(())
     }
@@ -366,7 +366,10 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let changed = Arc::clone(&self.policy_changed);
         let phase = self.phase.subscribe();
-        self.spawn("kars-keeper".to_owned(), move || keep(&shared, &changed, &phase))
+        // Not among the threads that are joined: it looks at the phase only between two waits.
+        let thread = std::thread::Builder::new().name("kars-keeper".to_owned());
+        thread.spawn(move || keep(&shared, &changed, &phase)).map_err(|e| Error::io("start a thread", &e))?;
+        Ok(())
     }
 }
 
@@ -387,7 +390,10 @@ fn known(kind: &str) -> Result<&'static str> {
     if kind == INFERENCE {
         return Ok(INFERENCE);
     }
-    Err(Error::new(Kind::Policy, format!("{kind:?} is not a kind of bundle that the router loads: {INFERENCE}")))
+    Err(Error::new(
+        Kind::Policy,
+        format!("{kind:?} is not a kind of bundle that the router loads: {INFERENCE}"),
+    ))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -397,7 +403,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Opens a record. A path that was asked for must work; the default one may be missing (a read-only root),
 /// which is told and leaves memory only.
-fn open<T>(variable: &str, path: Option<&(PathBuf, bool)>, open: impl Fn(Option<&Path>) -> Result<T>) -> Result<T> {
+fn open<T>(
+    variable: &str,
+    path: Option<&(PathBuf, bool)>,
+    open: impl Fn(Option<&Path>) -> Result<T>,
+) -> Result<T> {
     let Some((path, asked)) = path else { return open(None) };
     match open(Some(path)) {
         Err(e) if !asked => {
@@ -457,7 +467,11 @@ fn keep(shared: &Shared, changed: &AtomicBool, phase: &watch::Receiver<Phase>) {
     let mut watch = Watch::with_interval(std::slice::from_ref(&settings.policy_dir), settings.watch_interval);
     let running = || !matches!(*phase.borrow(), Phase::Stop);
     while running() {
-        match watch.wait(SYNC_EVERY.min(if shared.is_draining() { Duration::from_millis(20) } else { SYNC_EVERY })) {
+        match watch.wait(SYNC_EVERY.min(if shared.is_draining() {
+            Duration::from_millis(20)
+        } else {
+            SYNC_EVERY
+        })) {
             Ok(dirs) if dirs.is_empty() => {}
             Ok(_) => {
                 changed.store(true, Ordering::Release);

@@ -22,42 +22,112 @@ pub struct Variable {
     pub help: &'static str,
 }
 
-const fn var(
-    group: &'static str,
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> Variable {
+const fn var(group: &'static str, name: &'static str, default: &'static str, help: &'static str) -> Variable {
     Variable { name, default, group, help }
 }
 
 /// Every variable that the router reads.
 pub const VARIABLES: &[Variable] = &[
-    var("Listeners", "ROUTER_PORT", "8443", "Port of the inference API (plain HTTP/1.1 and h2c); 0 picks a free one"),
+    var(
+        "Listeners",
+        "ROUTER_PORT",
+        "8443",
+        "Port of the inference API (plain HTTP/1.1 and h2c); 0 picks a free one",
+    ),
     var("Listeners", "ROUTER_BIND", "0.0.0.0", "Address of the inference API"),
-    var("Listeners", "ROUTER_METRICS_PORT", "9090", "Port of /metrics and the probes alone; 'off' for none, 0 picks a free one"),
+    var(
+        "Listeners",
+        "ROUTER_METRICS_PORT",
+        "9090",
+        "Port of /metrics and the probes alone; 'off' for none, 0 picks a free one",
+    ),
     var("Listeners", "ROUTER_WORKERS", "1", "Threads that serve, each with its own event loop (1 to 64)"),
-    var("Listeners", "ROUTER_MAX_CONNECTIONS", "4096", "Client connections at one time; more wait in the kernel's queue"),
-    var("Listeners", "ROUTER_CONCURRENCY_LIMIT", "4096", "Calls in flight at one time; more get 503 with Retry-After"),
+    var(
+        "Listeners",
+        "ROUTER_MAX_CONNECTIONS",
+        "4096",
+        "Client connections at one time; more wait in the kernel's queue",
+    ),
+    var(
+        "Listeners",
+        "ROUTER_CONCURRENCY_LIMIT",
+        "4096",
+        "Calls in flight at one time; more get 503 with Retry-After",
+    ),
     var("Listeners", "ROUTER_BODY_LIMIT_BYTES", "33554432", "Largest request body; more gets 413"),
-    var("Listeners", "ROUTER_BODY_MEMORY_BYTES", "268435456", "Memory that all request bodies together may hold; more gets 503"),
-    var("Listeners", "SHUTDOWN_TIMEOUT_SECS", "", "Grace for calls in flight after SIGTERM; default: TERMINATION_GRACE_PERIOD_SECS - 5, else 25"),
-    var("Listeners", "TERMINATION_GRACE_PERIOD_SECS", "", "The pod's grace period, used when SHUTDOWN_TIMEOUT_SECS is unset"),
-    var("Identity", "SANDBOX_NAME", "unknown", "This sandbox's name: budget, audit and metrics carry it; no header can change it"),
-    var("Identity", "ADMIN_TOKEN", "", "Bearer token of the admin routes; files /etc/kars/secrets/admin-token and /run/secrets/admin-token win"),
-    var("Identity", "ROUTER_ADMIN_ALLOW_IPS", "", "Comma-separated addresses that may use admin routes; empty: any, with the token"),
-    var("Upstream", "AZURE_OPENAI_ENDPOINT", "", "Azure OpenAI or Foundry endpoint; falls back to FOUNDRY_ENDPOINT"),
+    var(
+        "Listeners",
+        "ROUTER_BODY_MEMORY_BYTES",
+        "268435456",
+        "Memory that all request bodies together may hold; more gets 503",
+    ),
+    var(
+        "Listeners",
+        "SHUTDOWN_TIMEOUT_SECS",
+        "",
+        "Grace for calls in flight after SIGTERM; default: TERMINATION_GRACE_PERIOD_SECS - 5, else 25",
+    ),
+    var(
+        "Listeners",
+        "TERMINATION_GRACE_PERIOD_SECS",
+        "",
+        "The pod's grace period, used when SHUTDOWN_TIMEOUT_SECS is unset",
+    ),
+    var(
+        "Identity",
+        "SANDBOX_NAME",
+        "unknown",
+        "This sandbox's name: budget, audit and metrics carry it; no header can change it",
+    ),
+    var(
+        "Identity",
+        "ADMIN_TOKEN",
+        "",
+        "Bearer token of the admin routes; files /etc/kars/secrets/admin-token and /run/secrets/admin-token win",
+    ),
+    var(
+        "Identity",
+        "ROUTER_ADMIN_ALLOW_IPS",
+        "",
+        "Comma-separated addresses that may use admin routes; empty: any, with the token",
+    ),
+    var(
+        "Upstream",
+        "AZURE_OPENAI_ENDPOINT",
+        "",
+        "Azure OpenAI or Foundry endpoint; falls back to FOUNDRY_ENDPOINT",
+    ),
     var("Upstream", "FOUNDRY_ENDPOINT", "", "Foundry endpoint, when AZURE_OPENAI_ENDPOINT is unset"),
     var("Upstream", "AZURE_OPENAI_API_KEY", "", "Its key; the file /run/secrets/azure-openai-key wins"),
-    var("Upstream", "OPENAI_BASE_URL", "", "OpenAI or any compatible server, with its /v1 (vLLM, Ollama, ...)"),
+    var(
+        "Upstream",
+        "OPENAI_BASE_URL",
+        "",
+        "OpenAI or any compatible server, with its /v1 (vLLM, Ollama, ...)",
+    ),
     var("Upstream", "OPENAI_API_KEY", "", "Its key; may be absent for a local server"),
     var("Upstream", "ANTHROPIC_BASE_URL", "", "Anthropic or a compatible server, without /v1"),
     var("Upstream", "ANTHROPIC_API_KEY", "", "Its key"),
-    var("Upstream", "DEFAULT_MODEL", "", "Model of requests that name none; falls back to AZURE_OPENAI_DEPLOYMENT, OPENCLAW_MODEL, gpt-4.1"),
+    var(
+        "Upstream",
+        "DEFAULT_MODEL",
+        "",
+        "Model of requests that name none; falls back to AZURE_OPENAI_DEPLOYMENT, OPENCLAW_MODEL, gpt-4.1",
+    ),
     var("Upstream", "AZURE_OPENAI_DEPLOYMENT", "", "Default model, when DEFAULT_MODEL is unset"),
     var("Upstream", "OPENCLAW_MODEL", "", "Default model, when neither is set"),
-    var("Upstream", "UPSTREAM_HTTP", "1.1", "HTTP version spoken to upstreams: 1.1 or 2 (over TLS by ALPN, else with prior knowledge)"),
-    var("Upstream", "UPSTREAM_CA_FILE", "", "PEM file of the certificate authorities to trust instead of the system's"),
+    var(
+        "Upstream",
+        "UPSTREAM_HTTP",
+        "1.1",
+        "HTTP version spoken to upstreams: 1.1 or 2 (over TLS by ALPN, else with prior knowledge)",
+    ),
+    var(
+        "Upstream",
+        "UPSTREAM_CA_FILE",
+        "",
+        "PEM file of the certificate authorities to trust instead of the system's",
+    ),
     var("Upstream", "UPSTREAM_IDLE_CONNECTIONS", "256", "Idle connections kept per upstream and worker"),
     var("Timeouts", "ROUTER_CONNECT_TIMEOUT_SECS", "10", "TCP connect to an upstream, per address"),
     var("Timeouts", "ROUTER_TLS_TIMEOUT_SECS", "10", "TLS handshake with an upstream"),
@@ -68,14 +138,44 @@ pub const VARIABLES: &[Variable] = &[
     var("Timeouts", "ROUTER_BODY_TIMEOUT_SECS", "60", "Silence between two reads of a request body"),
     var("Timeouts", "ROUTER_CLIENT_IDLE_SECS", "75", "An idle keep-alive connection of a client"),
     var("Timeouts", "ROUTER_CLIENT_STALL_SECS", "120", "A client that does not read its answer"),
-    var("Timeouts", "ROUTER_KEEPALIVE_SECS", "15", "Silence in a stream after which a keepalive comment or ping is sent; 0 for none"),
+    var(
+        "Timeouts",
+        "ROUTER_KEEPALIVE_SECS",
+        "15",
+        "Silence in a stream after which a keepalive comment or ping is sent; 0 for none",
+    ),
     var("Policy", "INFERENCE_POLICY_DIR", "/etc/kars/inference", "Mount with inference-policy.json"),
-    var("Policy", "INFERENCE_POLICY_WATCH_INTERVAL", "5", "Seconds between looks at the mounts where file events do not arrive"),
-    var("Policy", "INFERENCE_POLICY_MISSING", "auto", "Without a policy: deny, open, or auto (open only where no mount is configured or present, outside Kubernetes)"),
+    var(
+        "Policy",
+        "INFERENCE_POLICY_WATCH_INTERVAL",
+        "5",
+        "Seconds between looks at the mounts where file events do not arrive",
+    ),
+    var(
+        "Policy",
+        "INFERENCE_POLICY_MISSING",
+        "auto",
+        "Without a policy: deny, open, or auto (open only where no mount is configured or present, outside Kubernetes)",
+    ),
     var("Policy", "TOKEN_BUDGET_DAILY", "0", "Daily token budget where the policy has none; 0 for none"),
-    var("Policy", "TOKEN_BUDGET_PER_REQUEST", "0", "Output cap per request where the policy has none; 0 for none"),
-    var("Records", "TOKEN_BUDGET_PERSIST_PATH", "/var/lib/kars/token-budgets.json", "Budget journal (beside this name, .journal); empty for memory only"),
-    var("Records", "KARS_AUDIT_DIR", "/var/log/kars/audit", "Audit log directory; empty or 'disabled' for none"),
+    var(
+        "Policy",
+        "TOKEN_BUDGET_PER_REQUEST",
+        "0",
+        "Output cap per request where the policy has none; 0 for none",
+    ),
+    var(
+        "Records",
+        "TOKEN_BUDGET_PERSIST_PATH",
+        "/var/lib/kars/token-budgets.json",
+        "Budget journal (beside this name, .journal); empty for memory only",
+    ),
+    var(
+        "Records",
+        "KARS_AUDIT_DIR",
+        "/var/log/kars/audit",
+        "Audit log directory; empty or 'disabled' for none",
+    ),
     var("Records", "RUST_LOG", "kars=info", "Log filter: a level, or target=level pairs, comma-separated"),
     var("Records", "KARS_LOG_FORMAT", "json", "Log lines on standard error: json or text"),
 ];
@@ -196,7 +296,8 @@ impl Settings {
             sandbox: SandboxName::parse(&env.text("SANDBOX_NAME")?)
                 .map_err(|e| env.wrong("SANDBOX_NAME", e.detail()))?,
             admin_allow: env.addresses("ROUTER_ADMIN_ALLOW_IPS")?,
-            default_model: env.first(&["DEFAULT_MODEL", "AZURE_OPENAI_DEPLOYMENT", "OPENCLAW_MODEL"], "gpt-4.1"),
+            default_model: env
+                .first(&["DEFAULT_MODEL", "AZURE_OPENAI_DEPLOYMENT", "OPENCLAW_MODEL"], "gpt-4.1"),
             upstream_h2: env.choice("UPSTREAM_HTTP", &[("1.1", false), ("2", true)])?,
             upstream_ca: Some(env.path("UPSTREAM_CA_FILE")?).filter(|p| !p.as_os_str().is_empty()),
             upstream_idle: env.within("UPSTREAM_IDLE_CONNECTIONS", 0, 65_536)?,
@@ -291,9 +392,7 @@ impl Env<'_> {
     fn addresses(&self, name: &str) -> Result<Vec<IpAddr>> {
         let text = self.text(name)?;
         let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
-        parts
-            .map(|p| p.parse().map_err(|_| self.wrong(name, "IP addresses, comma-separated")))
-            .collect()
+        parts.map(|p| p.parse().map_err(|_| self.wrong(name, "IP addresses, comma-separated"))).collect()
     }
 
     fn grace(&self) -> Result<Duration> {
@@ -328,11 +427,8 @@ impl Env<'_> {
 
     /// `auto` is open only where nobody can have meant a policy to apply.
     fn missing_policy(&self, dir: &std::path::Path) -> Result<MissingPolicy> {
-        let choices = [
-            ("auto", None),
-            ("deny", Some(MissingPolicy::Deny)),
-            ("open", Some(MissingPolicy::Open)),
-        ];
+        let choices =
+            [("auto", None), ("deny", Some(MissingPolicy::Deny)), ("open", Some(MissingPolicy::Open))];
         let meant = self.vars.contains_key("INFERENCE_POLICY_DIR")
             || self.vars.contains_key("KUBERNETES_SERVICE_HOST")
             || dir.exists();

@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Client:
         self.inbox = b""
         self.ended = False
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,6 +85,12 @@ class Client:
         """Leaves with a RST; monotonic seconds of that."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return self.close()
+
+    def fill(self, size: int) -> None:
+        """Reads until `size` bytes are there; raises `EOFError` when they never come."""
+        while len(self.inbox) < size:
+            if not self.more():
+                raise EOFError(self.inbox)
 
     def more(self) -> bool:
         """Reads once; says whether anything came."""
@@ -128,9 +135,7 @@ class Client:
     def chunks(self, found: Response) -> None:
         try:
             while size := int(self.until(b"\r\n").split(b";")[0], 16):
-                while len(self.inbox) < size + 2:
-                    if not self.more():
-                        raise EOFError(self.inbox)
+                self.fill(size + 2)
                 piece, self.inbox = self.inbox[:size], self.inbox[size + 2 :]
                 found.reads.append((time.monotonic(), piece))
                 found.body += piece
@@ -140,9 +145,7 @@ class Client:
 
     def sized(self, found: Response, length: int) -> None:
         try:
-            while len(self.inbox) < length:
-                if not self.more():
-                    raise EOFError(self.inbox)
+            self.fill(length)
         except (EOFError, ConnectionError):
             found.whole = False
         found.body, self.inbox = self.inbox[:length], self.inbox[length:]

@@ -99,7 +99,8 @@ def test_a_second_signal_ends_at_once(start_router: StartRouter, upstream: Upstr
         one.until(b"more ")
         router.terminate()
         time.sleep(1)
-        assert router.process is not None and router.process.poll() is None
+        assert router.process is not None
+        assert router.process.poll() is None
         began = time.monotonic()
         router.terminate()
         router.wait(10)

@@ -54,7 +54,8 @@ def test_calls_pass_over_tls(host: str, secure: Upstream, authority: trustme.CA,
         for dialect in ALL:
             assert client.post(router.port, dialect.path, dialect.request()).body == dialect.whole()
             found = client.post(router.port, dialect.path, dialect.request(stream=True))
-            assert found.whole and found.status == 200
+            assert found.whole
+            assert found.status == 200
         assert secure.last.header("host") == f"{host}:{secure.port}"
         assert secure.accepted <= 2
     finally:

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 
 @dataclass
@@ -174,9 +175,9 @@ class Peer(asyncio.Protocol):
         """Turns Nagle's algorithm off (the default) or on."""
         self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(on))
 
-    async def wait_gone(self, timeout: float = 30.0) -> None:
+    async def wait_gone(self, seconds: float = 30.0) -> None:
         """Waits until the peer closes."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             while self.gone_at is None:
                 self.news.clear()
                 await self.news.wait()
@@ -236,7 +237,7 @@ class Upstream:
         self.peers.append(peer)
         return peer
 
-    def __enter__(self) -> "Upstream":
+    def __enter__(self) -> Self:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="upstream", daemon=True)
         self.thread.start()

@@ -36,7 +36,8 @@ class FakeEngine:
         return json.dumps(
             {
                 "version": "1.2.3",
-                "generation": 7,
+                "policy": {"generation": 7},
+                "upstreams": [],
                 "settings": {"ROUTER_PORT": "8443", "OPENAI_API_KEY": "(set)"},
                 "listeners": [{"name": "inference", "port": 8443}, {"name": "metrics", "port": 9090}],
                 "budgets": {"daily": None, "draining": False},

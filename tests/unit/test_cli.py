@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from kars import cli
@@ -106,14 +107,18 @@ def test_probe_exits_by_the_status(run, monkeypatch, status, expected):
     assert (str(status) in err) == (expected == 1)
 
 
-WHOLE = tools.AuditReport(records=3, first_seq=1, last_seq=3, files=["2026-11-21.jsonl"], broken=None)
-BROKEN = tools.AuditReport(
-    records=2,
-    first_seq=1,
+WHOLE = tools.AuditReport(
+    files=1,
+    records=3,
+    lost=0,
+    first_seq=0,
     last_seq=2,
-    files=["a.jsonl"],
-    broken=tools.Break(file="a.jsonl", line=2, what="hash differs"),
+    first_ts="2026-11-21T17:40:01Z",
+    last_ts="2026-11-21T17:40:03Z",
+    head="ab12",
+    broken=None,
 )
+BROKEN = msgspec.structs.replace(WHOLE, broken=tools.Break(file="a.jsonl", line=2, what="hash differs"))
 
 
 def test_a_whole_audit_log_is_status_0(run, monkeypatch):

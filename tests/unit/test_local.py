@@ -13,11 +13,7 @@ RECORD = {
     "ts": "2026-11-21T17:40:01Z",
     "decision": "allow",
     "action": "inference:chat_completions:demo",
-    "status": 200,
-    "input_tokens": 12,
-    "output_tokens": 34,
-    "latency_us": 5600,
-    "end": "complete",
+    "call": {"status": 200, "input_tokens": 12, "output_tokens": 34, "latency_us": 5600, "end": "complete"},
 }
 
 
@@ -59,19 +55,22 @@ def test_a_line_that_is_no_record_is_left_out(tmp_path):
 def test_a_call_is_one_line():
     shown = follow.line(RECORD, colour=False)
     assert "\n" not in shown
-    for part in ("17:40:01", "allow", "200", "inference:chat_completions:demo", "12+34 tok", "5.6 ms", "complete"):
+    for part in ("17:40:01", "allow", "200", "inference:chat_completions:demo", "12+34 tokens", "5.6 ms", "complete"):
         assert part in shown
 
 
 def test_a_denial_names_its_rule_and_is_red():
-    shown = follow.line({**RECORD, "decision": "deny", "status": 429, "rule": "tokenBudget.dailyTokens"}, colour=True)
+    shown = follow.line(
+        {**RECORD, "decision": "deny", "call": {"status": 429, "rule": "tokenBudget.dailyTokens"}}, colour=True
+    )
     assert shown.startswith(follow.RED)
     assert shown.endswith(follow.OFF)
     assert "tokenBudget.dailyTokens" in shown
 
 
 def test_a_record_with_unknown_fields_and_types_still_has_a_line():
-    assert follow.line({"status": "x", "ts": 5}, colour=False)
+    assert follow.line({"call": {"status": "x"}, "ts": 5}, colour=False)
+    assert follow.line({"call": 3}, colour=False)
 
 
 def test_a_free_preferred_port_is_taken_and_a_busy_one_is_passed():

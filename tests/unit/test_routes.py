@@ -70,12 +70,13 @@ def test_an_unknown_path_is_a_404(app):
 def test_configz_shows_settings_and_generation_only(app):
     status, shown = answer(app, "GET", "/configz")
     assert status == 200
-    assert list(shown) == ["version", "generation", "settings"]
+    assert list(shown) == ["version", "policy", "upstreams", "settings"]
 
 
 def test_statusz_is_a_page_for_people(app):
     page = app.respond("GET", "/statusz", b"").body.decode()
-    assert "generation  7" in page
+    assert "  generation  7" in page
+    assert "upstreams:\n  (none)\n" in page
     assert "  - name  inference\n    port  8443\n" in page
     assert "daily     -" in page
     assert "draining  no" in page

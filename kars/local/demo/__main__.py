@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 
 from granian.constants import Interfaces
 from granian.server.embed import Server
@@ -13,7 +14,7 @@ from kars.local.demo.server import App
 
 
 def options() -> argparse.Namespace:
-    """The command line: where to listen and how fast to stream."""
+    """Read the command line: where to listen and how fast to stream."""
     parser = argparse.ArgumentParser(prog="kars.local.demo", description="A deterministic demo model server.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one (the default)")
@@ -24,14 +25,14 @@ def options() -> argparse.Namespace:
 
 
 def free_port(host: str) -> int:
-    """A port nothing listens on right now."""
+    """Find a port nothing listens on right now."""
     with socket.create_server((host, 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 async def accepts(host: str, port: int) -> None:
-    """Returns once a connection is accepted; raises `TimeoutError` after five seconds."""
+    """Return once a connection is accepted; raises `TimeoutError` after five seconds."""
     async with asyncio.timeout(5):
         while True:
             try:
@@ -44,7 +45,7 @@ async def accepts(host: str, port: int) -> None:
 
 
 async def serve(host: str, port: int, pace: float) -> None:
-    """Serves until SIGINT or SIGTERM; prints the address once it accepts connections."""
+    """Serve until SIGINT or SIGTERM; prints the address once it accepts connections."""
     app = App(pace=pace)
     server = Server(app, address=host, port=port, interface=Interfaces.RSGI, log_enabled=False, websockets=False)
     loop = asyncio.get_running_loop()
@@ -52,12 +53,13 @@ async def serve(host: str, port: int, pace: float) -> None:
         loop.add_signal_handler(number, server.stop)
     running = asyncio.create_task(server.serve())
     await accepts(host, port)
-    print(f"demo model server on http://{host}:{port}", flush=True)
+    sys.stdout.write(f"demo model server on http://{host}:{port}\n")
+    sys.stdout.flush()
     await running
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the server."""
     chosen = options()
     port = chosen.port or free_port(chosen.host)
     asyncio.run(serve(chosen.host, port, chosen.pace_ms / 1000))

@@ -22,7 +22,7 @@ MODELS = (
 
 
 def models(call: Call) -> Answer:
-    """The list, in the dialect the caller speaks."""
+    """Make the list, in the dialect the caller speaks."""
     if call.dialect is Dialect.ANTHROPIC:
         entries = [anthropic_model(name) for name in MODELS if name.startswith("claude-")]
         ends: Json = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]}
@@ -38,17 +38,17 @@ def model(call: Call, name: str) -> Answer:
 
 
 def openai_model(name: str) -> Json:
-    """A model as OpenAI describes it."""
+    """Make a model as OpenAI describes it."""
     return {"id": name, "object": "model", "created": RELEASED, "owned_by": "kars-demo"}
 
 
 def anthropic_model(name: str) -> Json:
-    """A model as Anthropic describes it."""
+    """Make a model as Anthropic describes it."""
     return {"type": "model", "id": name, "display_name": name.replace("-", " ").title(), "created_at": RELEASED_TEXT}
 
 
 def deployments(_: Call) -> Answer:
-    """The deployments of an Azure resource: each model under its own name."""
+    """Make the deployments of an Azure resource: each model under its own name."""
     entries: list[Json] = [
         {
             "id": name,

@@ -106,7 +106,7 @@ def handle(call: Call) -> Reply:
 
 
 def decide(body: Body, seed: Seed) -> list[Choice]:
-    """What each choice says or calls."""
+    """Decide what each choice says or calls."""
     last = body.messages[-1]
     prompt = shapes.text_of(last.content)
     seen = [name for message in body.messages for name in shapes.seen_in(message.content)]
@@ -115,10 +115,8 @@ def decide(body: Body, seed: Seed) -> list[Choice]:
     found = []
     for at in range(check_n(body.n)):
         if wanted:
-            parallel = body.parallel_tool_calls is not False
-            calls = voice.call_tools(
-                wanted, prompt, seed, prefix="call_", only=forced(body.tool_choice), parallel=parallel
-            )
+            offer = voice.Offer(wanted, forced(body.tool_choice), body.parallel_tool_calls is not False)
+            calls = voice.call_tools(offer, prompt, seed, prefix="call_")
             found.append(Choice(voice.Saying((), "stop"), calls))
             continue
         text = formatted(body.response_format, prompt, body.model)
@@ -135,7 +133,7 @@ def check_n(given: int | None) -> int:
 
 
 def offered(body: Body) -> list[voice.Tool]:
-    """The functions that may be called."""
+    """Make the functions that may be called."""
     if body.tool_choice == "none":
         return []
     functions = [tool.function for tool in body.tools or [] if tool.function is not None]
@@ -143,7 +141,7 @@ def offered(body: Body) -> list[voice.Tool]:
 
 
 def forced(choice: str | dict[str, object] | None) -> str | None:
-    """The one function the request insists on."""
+    """Make the one function the request insists on."""
     if not isinstance(choice, dict):
         return None
     function = choice.get("function")
@@ -152,7 +150,7 @@ def forced(choice: str | dict[str, object] | None) -> str | None:
 
 
 def formatted(wanted: Format | None, prompt: str, model: str) -> str | None:
-    """The answer as JSON, when the request asks for that."""
+    """Make the answer as JSON, when the request asks for that."""
     if wanted is None or wanted.type == "text":
         return None
     if wanted.json_schema is not None:
@@ -161,7 +159,7 @@ def formatted(wanted: Format | None, prompt: str, model: str) -> str | None:
 
 
 def count_usage(body: Body, choices: list[Choice]) -> Json:
-    """The `usage` object."""
+    """Make the `usage` object."""
     asked = sum(3 + voice.count(shapes.text_of(message.content)) for message in body.messages)
     asked += sum(100 for message in body.messages for _ in shapes.seen_in(message.content))
     asked += sum(voice.count(json.dumps(tool.schema)) for tool in offered(body))
@@ -181,7 +179,7 @@ def count_usage(body: Body, choices: list[Choice]) -> Json:
 
 
 def frame(body: Body, seed: Seed, kind: str) -> Json:
-    """The members every document of one answer shares."""
+    """Make the members every document of one answer shares."""
     return {
         "id": seed.id("chatcmpl-"),
         "object": kind,
@@ -193,7 +191,7 @@ def frame(body: Body, seed: Seed, kind: str) -> Json:
 
 
 def whole(body: Body, seed: Seed, choices: list[Choice], usage: Json) -> Json:
-    """The buffered answer."""
+    """Make the buffered answer."""
     found = []
     for at, choice in enumerate(choices):
         message: Json = {
@@ -217,7 +215,7 @@ def whole(body: Body, seed: Seed, choices: list[Choice], usage: Json) -> Json:
 
 
 def tool_call(call: voice.ToolCall) -> Json:
-    """A whole tool call."""
+    """Make a whole tool call."""
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
@@ -239,7 +237,7 @@ def token_logprob(piece: str, hundredths: int) -> Json:
 
 
 def stream(body: Body, seed: Seed, choices: list[Choice], usage: Json) -> Iterator[bytes]:
-    """The streamed answer: role, deltas, finish, and the usage chunk only if it was asked for."""
+    """Make the streamed answer: role, deltas, finish, and the usage chunk only if it was asked for."""
     with_usage = body.stream_options is not None and body.stream_options.include_usage is True
     shared = frame(body, seed, "chat.completion.chunk")
     extra: Json = {"usage": None} if with_usage else {}
@@ -257,7 +255,7 @@ def stream(body: Body, seed: Seed, choices: list[Choice], usage: Json) -> Iterat
 
 
 def interleave(several: list[Iterator[Json | None]]) -> Iterator[Json | None]:
-    """Takes from each in turn, as services stream several choices."""
+    """Take from each in turn, as services stream several choices."""
     while several:
         for one in list(several):
             try:
@@ -267,7 +265,7 @@ def interleave(several: list[Iterator[Json | None]]) -> Iterator[Json | None]:
 
 
 def deltas(body: Body, seed: Seed, index: int, choice: Choice) -> Iterator[Json | None]:
-    """The chunks of one choice; `None` where the stream breaks."""
+    """Make the chunks of one choice; `None` where the stream breaks."""
 
     def chunk(delta: Json, finish: str | None = None, pieces: tuple[str, ...] = ()) -> Json:
         found = logprobs(body, pieces, seed) if pieces else None

@@ -42,7 +42,7 @@ def handle(call: Call) -> Reply:
 
 
 def prompts_of(given: str | list[str | int | list[int]] | None) -> list[str]:
-    """The prompts as texts; a list of token numbers is one prompt."""
+    """Make the prompts as texts; a list of token numbers is one prompt."""
     return shapes.texts(given) if given else [""]
 
 
@@ -61,14 +61,14 @@ def finish(saying: voice.Saying) -> str:
 
 
 def count_usage(prompts: list[str], sayings: list[voice.Saying]) -> Json:
-    """The `usage` object."""
+    """Make the `usage` object."""
     asked = sum(voice.count(prompt) for prompt in prompts)
     said = sum(len(saying.pieces) for saying in sayings)
     return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
 
 
 def frame(body: Body, seed: Seed) -> Json:
-    """The members every document of one answer shares."""
+    """Make the members every document of one answer shares."""
     return {"id": seed.id("cmpl-"), "object": "text_completion", "created": seed.created, "model": body.model}
 
 
@@ -78,7 +78,7 @@ def choice(at: int, text: str, reason: str | None) -> Json:
 
 
 def stream(body: Body, seed: Seed, sayings: list[voice.Saying], usage: Json) -> Iterator[bytes]:
-    """The streamed answer."""
+    """Make the streamed answer."""
     with_usage = body.stream_options is not None and body.stream_options.include_usage is True
     extra: Json = {"usage": None} if with_usage else {}
     shared = frame(body, seed)
@@ -94,7 +94,7 @@ def stream(body: Body, seed: Seed, sayings: list[voice.Saying], usage: Json) -> 
 
 
 def pieces(at: int, saying: voice.Saying, broken: bool) -> Iterator[Json | None]:
-    """The chunks of one choice; `None` where the stream breaks."""
+    """Make the chunks of one choice; `None` where the stream breaks."""
     half = len(saying.pieces) // 2 if broken else None
     for number, piece in enumerate(saying.pieces):
         if number == half:

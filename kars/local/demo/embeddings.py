@@ -45,14 +45,14 @@ def handle(call: Call) -> Reply:
 
 
 def inputs(given: str | list[str | int | list[int]]) -> list[str]:
-    """The texts to embed; raises a `Refusal` (400) when there are none."""
+    """Make the texts to embed; raises a `Refusal` (400) when there are none."""
     if not given:
         raise body_error("'input' must not be empty.", "input", "empty_input")
     return shapes.texts(given)
 
 
 def vector(text: str, size: int) -> list[float]:
-    """A unit vector that depends on the text only."""
+    """Make a unit vector that depends on the text only."""
     drawn = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(2 * size)
     numbers = struct.unpack(f"<{size}h", drawn)
     length = math.sqrt(sum(number * number for number in numbers)) or 1.0

@@ -21,7 +21,7 @@ from kars.local.demo.reply import Answer, Call, Dialect, Json, Seed, data, encod
 
 
 @dataclass(eq=False)
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault of ours
     """A request this server answers with an error."""
 
     status: int
@@ -64,12 +64,12 @@ NAMED = {
 
 
 def body_error(message: str, param: str | None = None, code: str | None = None) -> Refusal:
-    """A 400 for a body that does not fit."""
+    """Make a 400 for a body that does not fit."""
     return Refusal(400, message, param=param, code=code)
 
 
 def check_model(call: Call, model: str) -> float:
-    """Raises the `Refusal` the model's name asks for; returns the seconds to wait otherwise."""
+    """Raise the `Refusal` the model's name asks for; return the seconds to wait otherwise."""
     if model in NAMED:
         raise replace(NAMED[model])
     if model.startswith("missing-"):
@@ -85,7 +85,7 @@ def check_model(call: Call, model: str) -> float:
 
 
 def unknown_model(model: str) -> Refusal:
-    """The 404 for a model nobody serves."""
+    """Make the 404 for a model nobody serves."""
     text = f"The model `{model}` does not exist or you do not have access to it."
     return Refusal(404, text, code="model_not_found")
 
@@ -100,7 +100,7 @@ def filtered() -> Refusal:
 
 
 def error_object(refusal: Refusal, dialect: Dialect, request_id: str) -> Json:
-    """The error document in the dialect's shape."""
+    """Make the error document in the dialect's shape."""
     if dialect is Dialect.ANTHROPIC:
         kind = ANTHROPIC_KINDS.get(refusal.status, "invalid_request_error")
         return {"type": "error", "error": {"type": kind, "message": refusal.message}, "request_id": request_id}
@@ -116,7 +116,7 @@ def error_object(refusal: Refusal, dialect: Dialect, request_id: str) -> Json:
 
 
 def render(refusal: Refusal, dialect: Dialect, seed: Seed) -> Answer:
-    """The response that carries a refusal."""
+    """Make the response that carries a refusal."""
     status = refusal.status
     if dialect is Dialect.ANTHROPIC and status == 503:
         status = 529
@@ -124,7 +124,7 @@ def render(refusal: Refusal, dialect: Dialect, seed: Seed) -> Answer:
 
 
 def break_event(dialect: Dialect, seed: Seed) -> bytes:
-    """The event that ends a stream which went wrong half-way."""
+    """Make the event that ends a stream which went wrong half-way."""
     refusal = Refusal(503, "The engine is currently overloaded.", kind="server_error", code="overloaded")
     document = error_object(refusal, dialect, seed.id("req_"))
     return event(document) if dialect is Dialect.ANTHROPIC else data(document)

@@ -20,7 +20,7 @@ def results(severity: str, category: str | None = None) -> Json:
 
 
 def annotation(model: str) -> Json | None:
-    """The annotation a model's name asks for."""
+    """Make the annotation a model's name asks for."""
     word, _, rest = model.partition("-")
     severity, _, category = rest.partition("-")
     if word != "annotated" or severity not in SEVERITIES:
@@ -29,7 +29,7 @@ def annotation(model: str) -> Json | None:
 
 
 def prompt_results(model: str) -> Json:
-    """The `prompt_filter_results` member, or nothing."""
+    """Make the `prompt_filter_results` member, or nothing."""
     found = annotation(model)
     if found is None:
         return {}
@@ -38,12 +38,12 @@ def prompt_results(model: str) -> Json:
 
 
 def choice_results(model: str) -> Json:
-    """The `content_filter_results` member of a choice, or nothing."""
+    """Make the `content_filter_results` member of a choice, or nothing."""
     found = annotation(model)
     return {} if found is None else {"content_filter_results": found}
 
 
 def refusal_details() -> Json:
-    """The `innererror` of a prompt that was stopped."""
+    """Make the `innererror` of a prompt that was stopped."""
     stopped = results("high", "violence") | {"jailbreak": {"filtered": False, "detected": False}}
     return {"code": "ResponsibleAIPolicyViolation", "content_filter_result": stopped}

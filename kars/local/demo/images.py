@@ -44,7 +44,7 @@ def handle(call: Call) -> Reply:
 
 
 def png(colour: bytes) -> bytes:
-    """A square of one RGB colour (PNG specification, sections 5 and 11.2)."""
+    """Make a square of one RGB colour (PNG specification, sections 5 and 11.2)."""
     header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)
     rows = (b"\0" + colour * SIDE) * SIDE
     return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header) + block(b"IDAT", zlib.compress(rows)) + block(b"IEND", b"")

@@ -120,7 +120,7 @@ def handle(call: Call) -> Reply:
 
 
 def count_tokens(call: Call) -> Reply:
-    """Counts a request's input tokens."""
+    """Count a request's input tokens."""
     body, _ = shapes.read(call, Body)
     check(body)
     delay = check_model(call, body.model)
@@ -128,7 +128,7 @@ def count_tokens(call: Call) -> Reply:
 
 
 def check(body: Body) -> None:
-    """Raises a `Refusal` (400) for a conversation the service would not take."""
+    """Raise a `Refusal` (400) for a conversation the service would not take."""
     if not body.messages:
         raise body_error("messages: at least one message is required")
     for at, message in enumerate(body.messages):
@@ -137,16 +137,16 @@ def check(body: Body) -> None:
 
 
 def decide(body: Body, seed: Seed) -> Outcome:
-    """What to say or call."""
+    """Decide what to say or call."""
     last = body.messages[-1]
     prompt = text_of(last.content)
     choice = body.tool_choice or ToolChoice("auto")
     answered = any(block.type == "tool_result" for block in blocks(last.content))
     thought = f"Somebody asks {body.model} something; answer kindly." if thinks(body) else ""
     if body.tools and choice.type != "none" and not answered:
-        offered = [voice.Tool(tool.name, tool.input_schema) for tool in body.tools]
-        parallel = not choice.disable_parallel_tool_use
-        calls = voice.call_tools(offered, prompt, seed, prefix="toolu_", only=choice.name, parallel=parallel)
+        tools = [voice.Tool(tool.name, tool.input_schema) for tool in body.tools]
+        offer = voice.Offer(tools, choice.name, parallel=not choice.disable_parallel_tool_use)
+        calls = voice.call_tools(offer, prompt, seed, prefix="toolu_")
         return Outcome(voice.Saying((), "stop"), calls, thought)
     seen = [name for message in body.messages for name in seen_in(message.content)]
     text = voice.answer(body.model, prompt, seed, seen=seen)
@@ -164,10 +164,8 @@ def blocks(content: Content | None) -> list[Block]:
 
 
 def text_of(content: Content | None) -> str:
-    """The text in it, tool results included."""
-    found = []
-    for block in blocks(content):
-        found.append(text_of(block.content) if block.type == "tool_result" else block.text)
+    """Make the text in it, tool results included."""
+    found = [text_of(block.content) if block.type == "tool_result" else block.text for block in blocks(content)]
     return "\n".join(text for text in found if text)
 
 
@@ -203,7 +201,7 @@ def input_tokens(body: Body) -> tuple[int, int, int]:
 
 
 def usage(body: Body, output: int) -> Json:
-    """The `usage` object."""
+    """Make the `usage` object."""
     plain, short, long = input_tokens(body)
     return {
         "input_tokens": plain,
@@ -216,17 +214,17 @@ def usage(body: Body, output: int) -> Json:
 
 
 def signature(seed: Seed) -> str:
-    """What a thinking block is signed with."""
+    """Decide what a thinking block is signed with."""
     return seed.bytes("signature", 48).hex()
 
 
 def tool_use(call: voice.ToolCall, arguments: object) -> Json:
-    """A tool use block."""
+    """Make a tool use block."""
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 
 def whole(body: Body, seed: Seed, outcome: Outcome) -> Json:
-    """The buffered answer."""
+    """Make the buffered answer."""
     content: list[Json] = []
     if outcome.thought:
         content.append({"type": "thinking", "thinking": outcome.thought, "signature": signature(seed)})
@@ -238,12 +236,12 @@ def whole(body: Body, seed: Seed, outcome: Outcome) -> Json:
 
 
 def frame(body: Body, seed: Seed, content: list[Json]) -> Json:
-    """The members a message starts with."""
+    """Make the members a message starts with."""
     return {"id": seed.id("msg_"), "type": "message", "role": "assistant", "model": body.model, "content": content}
 
 
 def stream(body: Body, seed: Seed, outcome: Outcome) -> Iterator[bytes]:
-    """The streamed answer; a ping follows the first block's start, as the service does it."""
+    """Make the streamed answer; a ping follows the first block's start, as the service does it."""
     opened = frame(body, seed, []) | {"stop_reason": None, "stop_sequence": None, "usage": usage(body, 1)}
     yield event({"type": "message_start", "message": opened})
     broken = body.model.startswith("breaks-")

@@ -39,11 +39,11 @@ class Seed:
         return hashlib.shake_256(self.digest + label.encode("utf-8", "surrogatepass")).digest(size)
 
     def id(self, prefix: str, label: str = "") -> str:
-        """An identifier such as `chatcmpl-3f…`."""
+        """Make an identifier such as `chatcmpl-3f…`."""
         return prefix + self.bytes(prefix + label, 12).hex()
 
     def number(self, label: str, below: int) -> int:
-        """A number in `0..below`."""
+        """Make a number in `0..below`."""
         return int.from_bytes(self.bytes(label, 8), "big") % below
 
     @property
@@ -117,12 +117,12 @@ def encode(value: object) -> bytes:
 
 
 def data(value: object) -> bytes:
-    """An unnamed event, as chat completions stream them."""
+    """Make an unnamed event, as chat completions stream them."""
     return b"data: " + encode(value) + b"\n\n"
 
 
 def event(value: Json) -> bytes:
-    """An event named by its own `type`, as Responses and Anthropic streams have them."""
+    """Make an event named by its own `type`, as Responses and Anthropic streams have them."""
     return f"event: {value['type']}\n".encode() + data(value)
 
 

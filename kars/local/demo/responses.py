@@ -77,7 +77,6 @@ class Outcome:
     saying: voice.Saying
     calls: list[voice.ToolCall]
     thought: str
-    usage: Json
 
     @property
     def cut(self) -> bool:
@@ -96,60 +95,62 @@ def handle(call: Call) -> Reply:
 
 
 def status(outcome: Outcome) -> str:
-    """The status of a finished response."""
+    """Make the status of a finished response."""
     return "incomplete" if outcome.cut else "completed"
 
 
 def conversation(body: Body) -> list[Item]:
-    """The input as items."""
+    """Make the input as items."""
     if isinstance(body.input, str):
         return [Item(role="user", content=body.input)]
     return body.input
 
 
 def decide(body: Body, seed: Seed) -> Outcome:
-    """What to say or call."""
+    """Decide what to say or call."""
     turns = conversation(body)
     last = turns[-1] if turns else Item()
     prompt = shapes.text_of(last.content)
-    offered = [voice.Tool(tool.name, tool.parameters or {}) for tool in body.tools or [] if tool.type == "function"]
-    calls: list[voice.ToolCall] = []
-    saying = voice.Saying((), "stop")
-    if offered and body.tool_choice != "none" and last.type != "function_call_output":
-        parallel = body.parallel_tool_calls is not False
-        calls = voice.call_tools(
-            offered, prompt, seed, prefix="call_", only=forced(body.tool_choice), parallel=parallel
-        )
-    else:
-        prompt = prompt or str(last.output or "")
-        seen = [name for turn in turns for name in shapes.seen_in(turn.content)]
-        wanted = body.text.format if body.text else Format()
-        text = voice.answer(body.model, prompt, seed, seen=seen)
-        if wanted.type == "json_schema":
-            text = json.dumps(voice.example(wanted.schema), ensure_ascii=False)
-        elif wanted.type == "json_object":
-            text = json.dumps({"asked": prompt, "answer": "as JSON, as you wished ✓"}, ensure_ascii=False)
-        saying = voice.limit(text, body.max_output_tokens)
-    thought = (
-        f"Somebody asks {body.model} something; answer kindly." if body.reasoning and body.reasoning.summary else ""
-    )
-    return Outcome(saying, calls, thought, count_usage(body, turns, offered, saying, calls, thought))
+    tools = functions(body)
+    thought = f"Somebody asks {body.model} something; answer kindly." if summarizes(body) else ""
+    if tools and body.tool_choice != "none" and last.type != "function_call_output":
+        offer = voice.Offer(tools, forced(body.tool_choice), body.parallel_tool_calls is not False)
+        return Outcome(voice.Saying((), "stop"), voice.call_tools(offer, prompt, seed, prefix="call_"), thought)
+    prompt = prompt or str(last.output or "")
+    seen = [name for turn in turns for name in shapes.seen_in(turn.content)]
+    text = formatted(body, prompt) or voice.answer(body.model, prompt, seed, seen=seen)
+    return Outcome(voice.limit(text, body.max_output_tokens), [], thought)
 
 
-def count_usage(
-    body: Body,
-    turns: list[Item],
-    offered: list[voice.Tool],
-    saying: voice.Saying,
-    calls: list[voice.ToolCall],
-    thought: str,
-) -> Json:
-    """The `usage` object."""
+def functions(body: Body) -> list[voice.Tool]:
+    """List the functions on offer."""
+    return [voice.Tool(tool.name, tool.parameters or {}) for tool in body.tools or [] if tool.type == "function"]
+
+
+def summarizes(body: Body) -> bool:
+    """Tell whether a summary of the reasoning was asked for."""
+    return body.reasoning is not None and body.reasoning.summary is not None
+
+
+def formatted(body: Body, prompt: str) -> str | None:
+    """Make the answer as JSON, when the request asks for that."""
+    wanted = body.text.format if body.text else Format()
+    if wanted.type == "json_schema":
+        return json.dumps(voice.example(wanted.schema), ensure_ascii=False)
+    if wanted.type == "json_object":
+        return json.dumps({"asked": prompt, "answer": "as JSON, as you wished ✓"}, ensure_ascii=False)
+    return None
+
+
+def count_usage(body: Body, outcome: Outcome) -> Json:
+    """Make the `usage` object."""
+    turns = conversation(body)
     asked = sum(3 + voice.count(shapes.text_of(turn.content)) for turn in turns) + voice.count(body.instructions or "")
     asked += sum(100 for turn in turns for _ in shapes.seen_in(turn.content))
-    asked += sum(voice.count(json.dumps(tool.schema)) for tool in offered)
-    thinking = voice.count(thought)
-    said = len(saying.pieces) + sum(voice.count(call.name + call.arguments) for call in calls) + thinking
+    asked += sum(voice.count(json.dumps(tool.schema)) for tool in functions(body))
+    thinking = voice.count(outcome.thought)
+    called = sum(voice.count(call.name + call.arguments) for call in outcome.calls)
+    said = len(outcome.saying.pieces) + called + thinking
     return {
         "input_tokens": asked,
         "input_tokens_details": {"cached_tokens": 0},
@@ -160,7 +161,7 @@ def count_usage(
 
 
 def document(body: Body, seed: Seed, outcome: Outcome, state: str, output: list[Json]) -> Json:
-    """The response object in one of its states."""
+    """Make the response object in one of its states."""
     over = state not in ("in_progress", "queued")
     reasoning = body.reasoning or Reasoning()
     found: Json = {
@@ -190,7 +191,7 @@ def document(body: Body, seed: Seed, outcome: Outcome, state: str, output: list[
         ],
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "truncation": "disabled",
-        "usage": outcome.usage if over else None,
+        "usage": count_usage(body, outcome) if over else None,
         "user": body.user,
         "metadata": body.metadata or {},
     }
@@ -198,7 +199,7 @@ def document(body: Body, seed: Seed, outcome: Outcome, state: str, output: list[
 
 
 def items(seed: Seed, outcome: Outcome) -> list[Json]:
-    """The finished output items."""
+    """Make the finished output items."""
     found = [reasoning_item(seed, outcome.thought)] if outcome.thought else []
     if outcome.calls:
         return found + [call_item(seed, call, call.arguments, "completed") for call in outcome.calls]
@@ -207,13 +208,13 @@ def items(seed: Seed, outcome: Outcome) -> list[Json]:
 
 
 def reasoning_item(seed: Seed, thought: str) -> Json:
-    """A reasoning item with its summary."""
+    """Make a reasoning item with its summary."""
     summary = [{"type": "summary_text", "text": thought}] if thought else []
     return {"id": seed.id("rs_"), "type": "reasoning", "summary": summary}
 
 
 def call_item(seed: Seed, call: voice.ToolCall, arguments: str, state: str) -> Json:
-    """A function call item."""
+    """Make a function call item."""
     return {
         "id": seed.id("fc_", call.id),
         "type": "function_call",
@@ -225,12 +226,12 @@ def call_item(seed: Seed, call: voice.ToolCall, arguments: str, state: str) -> J
 
 
 def message_item(seed: Seed, parts: list[Json], state: str) -> Json:
-    """A message item."""
+    """Make a message item."""
     return {"id": seed.id("msg_"), "type": "message", "status": state, "role": "assistant", "content": parts}
 
 
 def text_part(text: str) -> Json:
-    """A text part."""
+    """Make a text part."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
@@ -273,7 +274,7 @@ class Events:
         yield self.make(f"response.{state}", response=closed)
 
     def reasoning(self, at: int) -> Iterator[bytes]:
-        """The events of the reasoning item."""
+        """Make the events of the reasoning item."""
         thought = self.outcome.thought
         where: Json = {"item_id": self.seed.id("rs_"), "output_index": at, "summary_index": 0}
         yield self.make("response.output_item.added", output_index=at, item=reasoning_item(self.seed, ""))
@@ -286,7 +287,7 @@ class Events:
         yield self.make("response.output_item.done", output_index=at, item=reasoning_item(self.seed, thought))
 
     def call(self, at: int, call: voice.ToolCall) -> Iterator[bytes]:
-        """The events of one function call item."""
+        """Make the events of one function call item."""
         where: Json = {"item_id": self.seed.id("fc_", call.id), "output_index": at}
         opened = call_item(self.seed, call, "", "in_progress")
         yield self.make("response.output_item.added", output_index=at, item=opened)
@@ -297,7 +298,7 @@ class Events:
         yield self.make("response.output_item.done", output_index=at, item=closed)
 
     def message(self, at: int, pieces: tuple[str, ...], *, whole: bool = True) -> Iterator[bytes]:
-        """The events of the message item; without its end when it is not `whole`."""
+        """Make the events of the message item; without its end when it is not `whole`."""
         text = "".join(pieces)
         where: Json = {"item_id": self.seed.id("msg_"), "output_index": at, "content_index": 0}
         opened = message_item(self.seed, [], "in_progress")

@@ -48,20 +48,20 @@ class Transport(Protocol):
     """An open response body."""
 
     async def send_bytes(self, data: bytes) -> None:
-        """Sends a piece; raises when the client has gone."""
+        """Send a piece; raises when the client has gone."""
 
 
 class Http(Protocol):
     """What is used of an RSGI HTTP protocol."""
 
     def __call__(self) -> Awaitable[bytes]:
-        """The whole request body."""
+        """Read the whole request body."""
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Sends a whole response."""
+        """Send a whole response."""
 
     def response_stream(self, status: int, headers: list[tuple[str, str]]) -> Transport:
-        """Opens a streamed response."""
+        """Open a streamed response."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class App:
     pace: float = 0.02
 
     async def __rsgi__(self, scope: Scope, protocol: Http) -> None:
-        """Serves one request. Dropped when the client leaves: the rest of a stream is never made."""
+        """Serve one request. Dropped when the client leaves: the rest of a stream is never made."""
         names = dict(scope.headers.items())
         call = plain(Call(scope.method, scope.path, names, await protocol(), dialect(scope.path, names)))
         reply = answer(call)
@@ -87,7 +87,7 @@ class App:
             return
 
     async def send(self, reply: Stream, protocol: Http, headers: list[tuple[str, str]]) -> None:
-        """Sends a stream at the server's pace."""
+        """Send a stream at the server's pace."""
         kind = ("content-type", "text/event-stream; charset=utf-8")
         transport = protocol.response_stream(reply.status, [kind, ("cache-control", "no-cache"), *headers])
         for piece in reply.events:
@@ -104,7 +104,7 @@ def dialect(path: str, headers: Mapping[str, str]) -> Dialect:
 
 
 def plain(call: Call) -> Call:
-    """The same request under its `/v1/` path, if it came under one of Azure's or Foundry's."""
+    """Put the request under its `/v1/` path, if it came under one of Azure's or Foundry's."""
     azure = AZURE.fullmatch(call.path)
     if azure is not None and azure[2] in DEPLOYED:
         return replace(call, path=f"/v1/{azure[2]}", deployment=azure[1])
@@ -125,7 +125,7 @@ def answer(call: Call) -> Reply:
 
 
 def route(call: Call) -> Reply:
-    """Finds the handler for the path; raises a `Refusal` (404, 405) when there is none."""
+    """Find the handler for the path; raises a `Refusal` (404, 405) when there is none."""
     if call.path in ("/", "/healthz"):
         return Answer(200, GREETING if call.path == "/" else b"ok", content_type="text/plain; charset=utf-8")
     if call.path == "/openai/deployments":
@@ -151,12 +151,12 @@ def posted(call: Call, operation: str) -> Reply:
 
 
 def unknown_path(call: Call) -> Refusal:
-    """The 404 for a path nobody serves."""
+    """Make the 404 for a path nobody serves."""
     return Refusal(404, f"Invalid URL ({call.method} {call.path})", code="unknown_url")
 
 
 def service_headers(call: Call) -> list[tuple[str, str]]:
-    """The headers both services send with every answer: request id and what is left of the limits."""
+    """Make the headers both services send with every answer: request id and what is left of the limits."""
     seed = call.seed
     if call.dialect is Dialect.ANTHROPIC:
         limits = [

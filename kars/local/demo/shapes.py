@@ -35,7 +35,7 @@ OTHER_PARTS = {"input_audio": "a sound", "file": "a file", "input_file": "a file
 
 
 def read(call: Call, shape: type[Shape]) -> tuple[Shape, Seed]:
-    """Decodes the body and digests the request; raises a `Refusal` (400) when it does not fit."""
+    """Decode the body and digests the request; raises a `Refusal` (400) when it does not fit."""
     try:
         parsed = msgspec.json.decode(call.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -54,7 +54,7 @@ def read(call: Call, shape: type[Shape]) -> tuple[Shape, Seed]:
 
 
 def text_of(content: Content) -> str:
-    """The text of a message; raises a `Refusal` (400) for a part of unknown type."""
+    """Make the text of a message; raises a `Refusal` (400) for a part of unknown type."""
     if content is None or isinstance(content, str):
         return content or ""
     found = []

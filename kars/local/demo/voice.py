@@ -60,7 +60,7 @@ class Saying:
 
 
 def answer(model: str, prompt: str, seed: Seed, *, variant: int = 0, seen: Sequence[str] = ()) -> str:
-    """An answer that shows the prompt was received; `seen` names what else came with it."""
+    """Make an answer that shows the prompt was received; `seen` names what else came with it."""
     asked = prompt.strip()
     if asked.lower().startswith(REPEAT):
         return asked[len(REPEAT) :].strip()
@@ -107,15 +107,23 @@ class ToolCall:
         return [self.arguments[at : at + 7] for at in range(0, len(self.arguments), 7)]
 
 
-def call_tools(
-    offered: Sequence[Tool], prompt: str, seed: Seed, *, prefix: str, only: str | None = None, parallel: bool = True
-) -> list[ToolCall]:
-    """Decides which tools to call: `only` that one, else those the prompt names, else the first."""
-    if only is not None:
-        chosen = [tool for tool in offered if tool.name == only]
+@dataclass(frozen=True)
+class Offer:
+    """The functions on offer and how they may be used."""
+
+    tools: Sequence[Tool]
+    #: The one function that has to be called.
+    only: str | None = None
+    parallel: bool = True
+
+
+def call_tools(offer: Offer, prompt: str, seed: Seed, *, prefix: str) -> list[ToolCall]:
+    """Decide which tools to call: the one that has to be, else those the prompt names, else the first."""
+    if offer.only is not None:
+        chosen = [tool for tool in offer.tools if tool.name == offer.only]
     else:
-        chosen = [tool for tool in offered if tool.name in prompt] or list(offered[:1])
-    if not parallel:
+        chosen = [tool for tool in offer.tools if tool.name in prompt] or list(offer.tools[:1])
+    if not offer.parallel:
         chosen = chosen[:1]
     return [
         ToolCall(seed.id(prefix, f"{at}{tool.name}"), tool.name, json.dumps(example(tool.schema), ensure_ascii=False))
@@ -124,7 +132,7 @@ def call_tools(
 
 
 def example(schema: object) -> object:
-    """A value that fits a JSON schema (types, enums, properties, items, references, the first of choices)."""
+    """Make a value that fits a JSON schema (types, enums, properties, items, references, the first of choices)."""
     return Filler(schema).fill(schema, "value", 0)
 
 
@@ -135,7 +143,7 @@ class Filler:
     root: object
 
     def fill(self, schema: object, name: str, depth: int) -> object:
-        """A value for a part of the schema; `name` is the property it is for."""
+        """Make a value for a part of the schema; `name` is the property it is for."""
         if not isinstance(schema, Mapping) or depth > 16:
             return None
         for key in ("const", "default"):
@@ -153,7 +161,7 @@ class Filler:
         return self.typed(schema, name, depth)
 
     def typed(self, schema: Mapping[str, object], name: str, depth: int) -> object:
-        """A value by the schema's `type`; text has characters of two, three and four bytes in it."""
+        """Make a value by the schema's `type`; text has characters of two, three and four bytes in it."""
         kind = schema.get("type")
         kind = kind[0] if isinstance(kind, list) and kind else kind
         members = schema.get("properties")
@@ -167,7 +175,7 @@ class Filler:
         return plain.get(kind, f"{name}: Zürich, 東京 👋")
 
     def lookup(self, reference: str) -> object:
-        """The part a `#/…` reference names."""
+        """Make the part a `#/…` reference names."""
         found = self.root
         for step in reference.removeprefix("#/").split("/"):
             found = found.get(step) if isinstance(found, Mapping) else None

@@ -22,7 +22,9 @@ pub fn call(method: &str, path: &str, body: Option<&[u8]>, environment: &[u8]) -
     let failed = |e: std::io::Error| Error::io(format!("probe {address}"), &e);
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(failed)?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
-    stream.write_all(request(method, path, body.unwrap_or(&[]), token(&settings).as_ref()).as_slice()).map_err(failed)?;
+    stream
+        .write_all(request(method, path, body.unwrap_or(&[]), token(&settings).as_ref()).as_slice())
+        .map_err(failed)?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     parse(&bytes, method)

@@ -15,7 +15,12 @@ use serde_json::json;
 
 mod client;
 
-create_exception!(_core, CoreError, PyException, "An error of the core; the text is for people and holds no secret.");
+create_exception!(
+    _core,
+    CoreError,
+    PyException,
+    "An error of the core; the text is for people and holds no secret."
+);
 
 /// The one funnel from the core's errors to Python's.
 fn raise(py: Python<'_>, error: &Error) -> PyErr {

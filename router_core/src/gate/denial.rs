@@ -59,7 +59,10 @@ impl Denial {
         let mut denial = Self::new(
             DenialKind::Rate,
             "requestRate.requestsPerMinute",
-            format!("Request rate exceeded ({per_minute} per minute). Retry in {} s.", whole_seconds(retry.after)),
+            format!(
+                "Request rate exceeded ({per_minute} per minute). Retry in {} s.",
+                whole_seconds(retry.after)
+            ),
         );
         denial.retry_after = Some(retry.after);
         denial.retry = true;
@@ -71,7 +74,9 @@ impl Denial {
         Self::new(
             DenialKind::RequestTokens,
             "tokenBudget.perRequestTokens",
-            format!("Requested max_tokens={asked} exceeds InferencePolicy tokenBudget.perRequestTokens={cap}"),
+            format!(
+                "Requested max_tokens={asked} exceeds InferencePolicy tokenBudget.perRequestTokens={cap}"
+            ),
         )
     }
 

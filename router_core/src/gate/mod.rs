@@ -128,9 +128,9 @@ impl Gate {
     }
 
     /// Decides about one call and reserves its budget.
-    pub fn admit(self: &Arc<Self>, facts: &Facts<'_>, snapshot: Arc<Snapshot>) -> Result<Permit, Denial> {
+    pub fn admit(self: &Arc<Self>, facts: &Facts<'_>, snapshot: &Arc<Snapshot>) -> Result<Permit, Denial> {
         let policy = snapshot.inference.as_deref();
-        if !self.ready(&snapshot) {
+        if !self.ready(snapshot) {
             return Err(Denial::no_policy());
         }
         let models = allowed_models(facts, policy)?;
@@ -147,7 +147,7 @@ impl Gate {
             seen: 0,
             sent: false,
             plan: Plan { models, cap: None, hidden_tools },
-            snapshot: Arc::clone(&snapshot),
+            snapshot: Arc::clone(snapshot),
         };
         self.reserve(facts, policy, &mut permit)?;
         Ok(permit)
@@ -159,7 +159,12 @@ impl Gate {
         self.rate.admit(facts.clock_ns).map(|_| ()).map_err(|retry| Denial::rate(wanted.per_minute, &retry))
     }
 
-    fn reserve(&self, facts: &Facts<'_>, policy: Option<&Inference>, permit: &mut Permit) -> Result<(), Denial> {
+    fn reserve(
+        &self,
+        facts: &Facts<'_>,
+        policy: Option<&Inference>,
+        permit: &mut Permit,
+    ) -> Result<(), Denial> {
         let limits = self.limits(policy);
         let unlimited = limits.hourly == 0 && limits.daily == 0 && limits.monthly == 0;
         if facts.operation == Operation::Read || facts.operation == Operation::CountTokens {

@@ -19,8 +19,12 @@ pub async fn connect(host: &str, port: u16, per_address: Duration) -> Result<Tcp
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Ok(Err(e)) => last = Error::new(Kind::Upstream(Step::Connect), format!("connect to {host}:{port}: {e}")),
-            Err(_) => last = Error::new(Kind::Timeout(Step::Connect), format!("connect to {host}:{port} timed out")),
+            Ok(Err(e)) => {
+                last = Error::new(Kind::Upstream(Step::Connect), format!("connect to {host}:{port}: {e}"))
+            }
+            Err(_) => {
+                last = Error::new(Kind::Timeout(Step::Connect), format!("connect to {host}:{port} timed out"))
+            }
         }
     }
     Err(last)

@@ -109,10 +109,7 @@ impl Body for Reader {
     type Data = Bytes;
     type Error = Broken;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let mut shared = self.0.borrow_mut();
         if !shared.bytes.is_empty() {
             let bytes = shared.bytes.split().freeze();
@@ -134,4 +131,3 @@ impl Body for Reader {
         shared.bytes.is_empty() && shared.ended == Some(true)
     }
 }
-

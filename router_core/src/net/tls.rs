@@ -43,7 +43,9 @@ impl Tls {
 
     /// Shakes hands as a client of `host`. Dropping the future closes the connection.
     pub async fn connect(&self, host: &str, tcp: TcpStream) -> Result<TlsStream<TcpStream>> {
-        let refused = |e: &dyn std::fmt::Display| Error::new(Kind::Upstream(Step::Tls), format!("TLS with {host}: {e}"));
+        let refused = |e: &dyn std::fmt::Display| {
+            Error::new(Kind::Upstream(Step::Tls), format!("TLS with {host}: {e}"))
+        };
         let name = ServerName::try_from(host.to_owned()).map_err(|e| refused(&e))?;
         self.connector.connect(name, tcp).await.map_err(|e| refused(&e))
     }
@@ -51,7 +53,10 @@ impl Tls {
 
 fn mounted(path: &Path) -> Result<RootCertStore> {
     let wrong = |e: String| {
-        Error::new(Kind::Config, format!("UPSTREAM_CA_FILE {}: {e}; it takes a PEM file of certificates", path.display()))
+        Error::new(
+            Kind::Config,
+            format!("UPSTREAM_CA_FILE {}: {e}; it takes a PEM file of certificates", path.display()),
+        )
     };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|e| wrong(e.to_string()))? {

@@ -22,6 +22,8 @@ pub use read::read_inference;
 
 /// How often directories are compared where inotify does not tell (network and overlay filesystems).
 pub const INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest such interval, so that a setting of 0 does not spin.
+const SHORTEST: Duration = Duration::from_millis(50);
 /// Longest wait for more of the same burst; a kubelet swap is done in less.
 const SETTLE: Duration = Duration::from_millis(5);
 /// A silence that ends a burst early.
@@ -60,6 +62,7 @@ impl Watch {
 
     /// [`Watch::new`] with another interval for the comparison (`INFERENCE_POLICY_WATCH_INTERVAL`).
     pub fn with_interval(dirs: &[PathBuf], interval: Duration) -> Self {
+        let interval = interval.max(SHORTEST);
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok();
         let mut watch = Self {
             dirs: dirs.to_vec(),

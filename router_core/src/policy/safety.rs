@@ -1,11 +1,13 @@
 //! The content-safety floor: reads a provider's annotations and says when they exceed the policy.
 //!
-//! Annotations are Azure's (Azure OpenAI "content filter annotations"): each category carries `filtered`
-//! and either `severity` (hate, self_harm, sexual, violence) or `detected` (jailbreak, indirect_attack).
+//! Annotations are Azure's ("Content filtering annotations" of its documentation): each category carries
+//! `filtered` and either `severity` (`hate`, `self_harm`, `sexual`, `violence`) or `detected` (`jailbreak`,
+//! `indirect_attack`).
 
 mod annotations;
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use memchr::memmem;
 
@@ -220,7 +222,7 @@ impl Floor {
         }
     }
 
-    fn violation(&self, findings: &Findings) -> Option<Violation> {
+    fn violation(self, findings: &Findings) -> Option<Violation> {
         Category::ALL.into_iter().zip(findings.observed).find_map(|(category, seen)| {
             let (most, observed) = (self.most(category)?, seen.severity?);
             (observed > most).then(|| Violation {
@@ -240,10 +242,9 @@ pub fn observe(json: &[u8]) -> Findings {
 
 /// Whether bytes may hold an annotation; when not, there is no need to inspect them.
 pub fn mentions(bytes: &[u8]) -> bool {
-    thread_local! {
-        static FINDER: memmem::Finder<'static> = memmem::Finder::new("content_filter");
-    }
-    FINDER.with(|finder| finder.find(bytes).is_some())
+    static FINDER: LazyLock<memmem::Finder<'static>> =
+        LazyLock::new(|| memmem::Finder::new("content_filter_result"));
+    FINDER.find(bytes).is_some()
 }
 
 /// Whether the body of a failed call is the provider's own content block; gives the value of

@@ -57,3 +57,38 @@ impl Handle {
         generation
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[allow(clippy::unnecessary_wraps)] // Given where a policy is optional.
+    fn policy(text: &str) -> Option<(Arc<Inference>, String)> {
+        Some((Arc::new(Inference::compile(text.as_bytes()).unwrap()), format!("sha256:{}", text.len())))
+    }
+
+    #[test]
+    fn a_call_keeps_its_snapshot_while_a_new_one_takes_force() {
+        let handle = Handle::default();
+        assert!(handle.load().inference.is_none() && handle.load().generation == 0);
+        assert_eq!(handle.replace_inference(policy("{}")), 1);
+        let held = handle.load_full();
+        assert_eq!(handle.replace_inference(policy(r#"{"models":{"deny":["*"]}}"#)), 2);
+        let allows =
+            |snapshot: &Snapshot| snapshot.inference.as_ref().is_some_and(|p| p.model("m").allowed());
+        assert!(allows(&held) && held.generation == 1);
+        assert!(!allows(&handle.load()));
+        assert_eq!(handle.replace_inference(None), 3);
+        assert!(handle.load().inference.is_none() && handle.load().inference_digest.is_empty());
+    }
+
+    #[test]
+    fn snapshots_cross_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Snapshot>();
+        shared::<Handle>();
+        shared::<Status>();
+        shared::<crate::policy::provider::Provider>();
+        shared::<crate::policy::health::Health>();
+    }
+}

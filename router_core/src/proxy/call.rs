@@ -158,7 +158,8 @@ impl<'i> Call<'_, 'i> {
         let named = request.and_then(|r| r.model.as_ref()).map(|m| m.value.as_ref());
         let admin = shared.admin_model.load_full().filter(|_| operation.generates());
         let default = shared.default_model();
-        let model = admin.as_deref().map(String::as_str).or(named).or(self.route.deployment).unwrap_or(&default);
+        let model =
+            admin.as_deref().map(String::as_str).or(named).or(self.route.deployment).unwrap_or(&default);
         self.account.stream = request.is_some_and(|r| r.stream);
         if operation != Operation::Read {
             model.clone_into(&mut self.account.model);
@@ -180,7 +181,7 @@ impl<'i> Call<'_, 'i> {
         let snapshot = shared.policy.load_full();
         self.account.digest.clone_from(&snapshot.inference_digest);
         self.account.generation = snapshot.generation;
-        shared.gate.admit(&facts, snapshot).map_err(|denial| self.denied(&denial))
+        shared.gate.admit(&facts, &snapshot).map_err(|denial| self.denied(&denial))
     }
 
     fn denied(&mut self, denial: &Denial) -> Failure {
@@ -219,9 +220,8 @@ impl<'i> Call<'_, 'i> {
             let candidate = Candidate { provider: attempt.wanted, deployment: attempt.model };
             let (good, retry) = match &outcome {
                 Ok(response) if is_failover_trigger(response.status) => (false, Some(Retry::Status)),
-                Ok(_) => (true, None),
                 Err(Stop::Failed(e)) => (false, retriable(e).then_some(Retry::Transport)),
-                Err(_) => (true, None),
+                _ => (true, None),
             };
             if tracked && good {
                 shared.health.success(candidate, now_ms);
@@ -230,7 +230,9 @@ impl<'i> Call<'_, 'i> {
             }
             match (outcome, retry) {
                 (_, Some(reason)) if left > 0 => shared.metrics.upstream_retried(reason),
-                (Ok(response), _) => return self.answer(permit, response, request, &mut watch, attempt.provider).await,
+                (Ok(response), _) => {
+                    return self.answer(permit, response, request, &mut watch, attempt.provider).await;
+                }
                 (Err(stop), _) => {
                     self.account.charge = permit.settle(None, matches!(stop, Stop::Gone), false);
                     return self.stop(stop, false);
@@ -248,7 +250,8 @@ impl<'i> Call<'_, 'i> {
         model: &'a str,
         now_ms: u64,
     ) -> Result<Vec<Attempt<'a>>, Failure> {
-        let stated: Vec<_> = models.iter().map(|m| (Some(m.provider.as_ref()), m.deployment.as_ref())).collect();
+        let stated: Vec<_> =
+            models.iter().map(|m| (Some(m.provider.as_ref()), m.deployment.as_ref())).collect();
         let fit = |(provider, deployment): &(Option<&'a str>, &'a str)| {
             shared.health.healthy(Candidate { provider: *provider, deployment }, now_ms)
         };
@@ -276,7 +279,8 @@ impl<'i> Call<'_, 'i> {
         let mut serving = shared.providers.iter().enumerate().filter(|(_, p)| serves(p));
         let first = serving.clone().next();
         let found = serving.find(|(_, p)| wanted.is_some_and(|name| p.answers_to(name))).or(first);
-        let (upstream, provider) = found.ok_or_else(|| unsupported(operation, shared.providers.is_empty()))?;
+        let (upstream, provider) =
+            found.ok_or_else(|| unsupported(operation, shared.providers.is_empty()))?;
         Ok(Attempt { upstream, provider, wanted, model })
     }
 
@@ -332,7 +336,10 @@ impl<'i> Call<'_, 'i> {
     ) -> Result<(), Failure> {
         let good = (200..300).contains(&response.status);
         let floor_of = permit.snapshot().inference.clone();
-        let floor = floor_of.as_deref().and_then(Inference::floor).filter(|_| good && self.route.operation.generates());
+        let floor = floor_of
+            .as_deref()
+            .and_then(Inference::floor)
+            .filter(|_| good && self.route.operation.generates());
         let secrets: Vec<_> = provider.authorization().iter().map(|a| needle(a.value().expose())).collect();
         if floor.is_some() && response.encoded {
             let detail = "the upstream compressed an answer that a content floor must inspect";
@@ -353,7 +360,8 @@ impl<'i> Call<'_, 'i> {
             Sink::bytes(&secrets, response.media == Media::Json && !response.encoded)
         };
         let moved =
-            stream::relay(self.worker, self.client, self.deadline, watch, &mut response.body, &mut sink).await;
+            stream::relay(self.worker, self.client, self.deadline, watch, &mut response.body, &mut sink)
+                .await;
         self.account.first_content = sink.first_content();
         let torn = sink.is_torn();
         let mut permit = permit;
@@ -381,7 +389,8 @@ impl<'i> Call<'_, 'i> {
         let bound = if good { self.worker.shared.settings.body_limit } else { ERROR_BODY_BYTES };
         let mut sink = Sink::held(secrets, bound);
         let moved =
-            stream::relay(self.worker, self.client, self.deadline, watch, &mut response.body, &mut sink).await;
+            stream::relay(self.worker, self.client, self.deadline, watch, &mut response.body, &mut sink)
+                .await;
         let usage = sink.usage();
         let mut permit = permit;
         permit.note_output(sink.seen_output());
@@ -392,7 +401,8 @@ impl<'i> Call<'_, 'i> {
         }
         if let Some(floor) = floor {
             let findings = floor.inspect(&body);
-            let shields = floor.lacks_shields(findings.prompt_annotated).then(safety::Violation::shields_required);
+            let shields =
+                floor.lacks_shields(findings.prompt_annotated).then(safety::Violation::shields_required);
             if let Some(found) = findings.violation.or(shields) {
                 return self.stop(Stop::Content(Box::new(stream::violation(&found))), false);
             }
@@ -622,8 +632,9 @@ fn copy_lines(lines: &[u8], head: &mut Head<'_>) {
 /// What keeps intermediaries from holding events back.
 fn event_fields(head: &mut Head<'_>, lines: &[u8]) {
     head.field("x-accel-buffering", b"no");
-    let has_cache_control =
-        lines.split(|b| *b == b'\n').any(|l| l.get(..14).is_some_and(|n| n.eq_ignore_ascii_case(b"cache-control:")));
+    let has_cache_control = lines
+        .split(|b| *b == b'\n')
+        .any(|l| l.get(..14).is_some_and(|n| n.eq_ignore_ascii_case(b"cache-control:")));
     if !has_cache_control {
         head.field("cache-control", b"no-cache, no-transform");
     }

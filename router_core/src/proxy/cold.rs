@@ -26,7 +26,13 @@ const ANSWER: Duration = Duration::from_secs(30);
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Serves one cold request.
-pub async fn serve(worker: &Rc<Worker>, client: &mut Client, inbound: &Inbound<'_>, peer: SocketAddr, trace: TraceId) {
+pub async fn serve(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    inbound: &Inbound<'_>,
+    peer: SocketAddr,
+    trace: TraceId,
+) {
     let shared = &worker.shared;
     shared.metrics.http_begun();
     let status = match authorize(shared, inbound, peer, inbound.method == "GET") {
@@ -49,7 +55,12 @@ pub async fn serve(worker: &Rc<Worker>, client: &mut Client, inbound: &Inbound<'
     shared.metrics.http_done(Route::Cold, status);
 }
 
-async fn relay(worker: &Worker, client: &mut Client, inbound: &Inbound<'_>, trace: TraceId) -> Result<u16, String> {
+async fn relay(
+    worker: &Worker,
+    client: &mut Client,
+    inbound: &Inbound<'_>,
+    trace: TraceId,
+) -> Result<u16, String> {
     let path = socket(worker).await?;
     let failed = |e: std::io::Error| format!("the control plane is not reachable: {e}");
     let mut stream = UnixStream::connect(&path).await.map_err(failed)?;
@@ -66,7 +77,8 @@ async fn relay(worker: &Worker, client: &mut Client, inbound: &Inbound<'_>, trac
     let mut bytes = Vec::new();
     let bound = u64::try_from(ANSWER_BYTES).unwrap_or(u64::MAX);
     (&mut stream).take(bound).read_to_end(&mut bytes).await.map_err(failed)?;
-    answer(client, &bytes, inbound.method, trace).ok_or_else(|| "the control plane's answer is not readable".to_owned())
+    answer(client, &bytes, inbound.method, trace)
+        .ok_or_else(|| "the control plane's answer is not readable".to_owned())
 }
 
 fn answer(client: &mut Client, bytes: &[u8], method: &str, trace: TraceId) -> Option<u16> {

@@ -113,7 +113,8 @@ async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, from: (Soc
         Ok((status, fields, reader)) => {
             let mut response = http::Response::new(AnswerBody::Pipe(reader));
             *response.headers_mut() = fields;
-            *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
+            *response.status_mut() =
+                http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY);
             response
         }
         // The call ended without an answer: only a client that left makes it do so.
@@ -122,13 +123,15 @@ async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, from: (Soc
 }
 
 fn too_large(limit: usize) -> Answer {
-    let detail = format!("the request body is larger than {limit} bytes (ROUTER_BODY_LIMIT_BYTES), or broke off");
+    let detail =
+        format!("the request body is larger than {limit} bytes (ROUTER_BODY_LIMIT_BYTES), or broke off");
     let error = Error::new(Kind::TooLarge { got: limit as u64 + 1, max: limit as u64 }, detail);
     text(413, respond::body(&Failure::from(&error), Dialect::OpenAi, ""))
 }
 
 fn text(status: u16, body: String) -> Answer {
-    let mut response = http::Response::new(AnswerBody::Text(UnsyncBoxBody::new(Full::new(Bytes::from(body)))));
+    let mut response =
+        http::Response::new(AnswerBody::Text(UnsyncBoxBody::new(Full::new(Bytes::from(body)))));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_REQUEST);
     response
 }
@@ -141,7 +144,11 @@ struct Rewind {
 }
 
 impl AsyncRead for Rewind {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let at = self.at;
         let rest = self.first.get(at..).unwrap_or(&[]);
         if rest.is_empty() {
@@ -155,7 +162,11 @@ impl AsyncRead for Rewind {
 }
 
 impl AsyncWrite for Rewind {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
 

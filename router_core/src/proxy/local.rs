@@ -81,7 +81,13 @@ pub fn metrics(shared: &Shared) -> String {
     text
 }
 
-fn policy_status(shared: &Shared, client: &mut Client, inbound: &Inbound<'_>, peer: SocketAddr, trace: &str) -> u16 {
+fn policy_status(
+    shared: &Shared,
+    client: &mut Client,
+    inbound: &Inbound<'_>,
+    peer: SocketAddr,
+    trace: &str,
+) -> u16 {
     if let Err((status, message)) = authorize(shared, inbound, peer, true) {
         respond::plain(client, status, "text/plain; charset=utf-8", message.as_bytes(), trace);
         return status;

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Step};
-use crate::gate::denial::whole_seconds;
 use crate::gate::Denial;
+use crate::gate::denial::whole_seconds;
 use crate::ids::Dialect;
 use crate::proxy::client::{Body, Client, Head};
 use crate::telemetry::metrics::DenialKind;
@@ -68,7 +68,6 @@ impl From<&Denial> for Failure {
     fn from(denial: &Denial) -> Self {
         let (status, openai_type, code, anthropic_type) = match denial.cause {
             DenialKind::NoPolicy => (503, "policy_violation", "policy_not_loaded", "api_error"),
-            DenialKind::Model => (403, "policy_violation", "policy_denied", "permission_error"),
             DenialKind::Rate => (429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error"),
             DenialKind::RequestTokens => {
                 (429, "token_budget_exceeded", "per_request_tokens_exceeded", "rate_limit_error")
@@ -109,7 +108,9 @@ fn of_kind(kind: Kind) -> (u16, &'static str, &'static str, &'static str) {
         Kind::Timeout(step) => (504, "proxy_error", timeout_code(step), "timeout_error"),
         // 499 as nginx has it: nobody is there to read it, the audit and the metrics are.
         Kind::Canceled => (499, "proxy_error", "client_closed_request", "api_error"),
-        Kind::Config | Kind::Policy | Kind::Io | Kind::Bug => (500, "server_error", "internal_error", "api_error"),
+        Kind::Config | Kind::Policy | Kind::Io | Kind::Bug => {
+            (500, "server_error", "internal_error", "api_error")
+        }
     }
 }
 
@@ -177,7 +178,13 @@ pub fn event(failure: &Failure, dialect: Dialect, responses: bool, request_id: &
 }
 
 /// Answers with an error.
-pub fn fail(client: &mut Client, failure: &Failure, dialect: Dialect, trace_id: &str, extra: &dyn Fn(&mut Head<'_>)) {
+pub fn fail(
+    client: &mut Client,
+    failure: &Failure,
+    dialect: Dialect,
+    trace_id: &str,
+    extra: &dyn Fn(&mut Head<'_>),
+) {
     let text = body(failure, dialect, trace_id);
     if failure.status == 400 || failure.status == 413 || failure.status == 431 {
         // What follows a request that could not be read cannot be trusted to be the next one.

@@ -122,7 +122,11 @@ fn read<'p>(method: &str, methods: &'static str, rest: &'p str) -> Found<'p> {
 }
 
 fn allow<'p>(method: &str, methods: &'static str, endpoint: Endpoint<'p>) -> Found<'p> {
-    if methods.split(", ").any(|m| m == method) { Found::Route(endpoint) } else { Found::WrongMethod(methods) }
+    if methods.split(", ").any(|m| m == method) {
+        Found::Route(endpoint)
+    } else {
+        Found::WrongMethod(methods)
+    }
 }
 
 /// The methods of paths that only read, or act on an answer that was already paid for.
@@ -170,14 +174,32 @@ mod tests {
         for (method, path, want, rest, deployment) in [
             ("POST", "/v1/chat/completions", Operation::Chat, "chat/completions", None),
             ("POST", "/openai/v1/chat/completions", Operation::Chat, "chat/completions", None),
-            ("POST", "/openai/deployments/gpt/chat/completions", Operation::Chat, "chat/completions", Some("gpt")),
+            (
+                "POST",
+                "/openai/deployments/gpt/chat/completions",
+                Operation::Chat,
+                "chat/completions",
+                Some("gpt"),
+            ),
             ("POST", "/v1/responses", Operation::Responses, "responses", None),
             ("GET", "/v1/responses/resp_1", Operation::Read, "responses/resp_1", None),
-            ("GET", "/v1/responses/resp_1/input_items", Operation::Read, "responses/resp_1/input_items", None),
+            (
+                "GET",
+                "/v1/responses/resp_1/input_items",
+                Operation::Read,
+                "responses/resp_1/input_items",
+                None,
+            ),
             ("POST", "/v1/completions", Operation::Completions, "completions", None),
             ("POST", "/v1/embeddings", Operation::Embeddings, "embeddings", None),
             ("POST", "/v1/images/generations", Operation::Images, "images/generations", None),
-            ("POST", "/openai/deployments/d/images/generations", Operation::Images, "images/generations", Some("d")),
+            (
+                "POST",
+                "/openai/deployments/d/images/generations",
+                Operation::Images,
+                "images/generations",
+                Some("d"),
+            ),
             ("GET", "/v1/models", Operation::Read, "models", None),
             ("GET", "/v1/models/org/name", Operation::Read, "models/org/name", None),
             ("GET", "/v1/deployments", Operation::Read, "deployments", None),

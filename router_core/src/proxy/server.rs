@@ -154,7 +154,8 @@ impl Connection {
                 Ok(Ready::Request { head, used: head, decoded: None, held })
             }
             Framing::Length(n) => {
-                let length = usize::try_from(n).ok().filter(|n| *n <= limit).ok_or_else(|| too_large(n, limit))?;
+                let length =
+                    usize::try_from(n).ok().filter(|n| *n <= limit).ok_or_else(|| too_large(n, limit))?;
                 let used = head + length;
                 if self.buffer.len() < used {
                     held.add(length)?;
@@ -366,11 +367,19 @@ pub async fn dispatch(
         Found::Route(Endpoint::Model(route)) => {
             call::run(worker, client, deadline, inbound, &route, trace).await;
         }
-        Found::Route(Endpoint::Local(endpoint)) => local::serve(worker, client, inbound, endpoint, peer, trace),
+        Found::Route(Endpoint::Local(endpoint)) => {
+            local::serve(worker, client, inbound, endpoint, peer, trace)
+        }
         Found::Route(Endpoint::Cold) => cold::serve(worker, client, inbound, peer, trace).await,
         Found::WrongMethod(methods) => {
             let message = format!("{} takes {methods}", inbound.path);
-            let failure = Failure::new(405, "invalid_request_error", "method_not_allowed", "invalid_request_error", message);
+            let failure = Failure::new(
+                405,
+                "invalid_request_error",
+                "method_not_allowed",
+                "invalid_request_error",
+                message,
+            );
             unrouted(worker, client, inbound, &failure, trace, Some(methods));
         }
         Found::Nothing => {

@@ -51,7 +51,16 @@ pub struct Watch<'t> {
 impl<'t> Watch<'t> {
     /// A watch over a call that began at `started`; `stream` when the client asked for events.
     pub fn new(timeouts: &'t Timeouts, dialect: Dialect, started: Instant, stream: bool) -> Self {
-        Self { timeouts, dialect, started, heard: started, told: started, stalled: None, step: Step::FirstByte, stream }
+        Self {
+            timeouts,
+            dialect,
+            started,
+            heard: started,
+            told: started,
+            stalled: None,
+            step: Step::FirstByte,
+            stream,
+        }
     }
 
     /// Starts the wait for an answer's head.
@@ -120,7 +129,10 @@ fn timed_out(step: Step, detail: &str) -> Stop {
 }
 
 fn killed() -> Stop {
-    Stop::Failed(Error::new(Kind::NotReady, "the router is shutting down and the grace for this call is over"))
+    Stop::Failed(Error::new(
+        Kind::NotReady,
+        "the router is shutting down and the grace for this call is over",
+    ))
 }
 
 /// A comment that keeps intermediaries from cutting a silent stream; Anthropic has an event for it.
@@ -347,7 +359,9 @@ impl<'s> Sink<'s> {
         match &mut self.mode {
             Mode::Held(held, bound) => {
                 if held.len() + content.len() > *bound {
-                    let detail = format!("the upstream's answer is larger than the {bound} bytes that can be inspected");
+                    let detail = format!(
+                        "the upstream's answer is larger than the {bound} bytes that can be inspected"
+                    );
                     return Err(Stop::Failed(Error::new(Kind::Upstream(Step::Protocol), detail)));
                 }
                 held.extend_from_slice(content);

@@ -386,8 +386,15 @@ fn media_of(content_type: &[u8]) -> Media {
 /// RFC 9110 §7.6.1, with the proxy fields that concern one hop only.
 fn is_hop_by_hop(name: &str) -> bool {
     const NAMES: [&str; 9] = [
-        "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te",
-        "trailer", "transfer-encoding", "upgrade",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
     ];
     NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
@@ -535,7 +542,8 @@ fn feed(walker: &mut Walker, input: &[u8], content: &mut Vec<u8>) -> Result<Opti
 }
 
 async fn send_h2(worker: &Rc<Worker>, permit: &mut Permit, out: &Outbound<'_>) -> Result<Response> {
-    let protocol = |e: &dyn std::fmt::Display| Error::new(Kind::Upstream(Step::Protocol), format!("HTTP/2: {e}"));
+    let protocol =
+        |e: &dyn std::fmt::Display| Error::new(Kind::Upstream(Step::Protocol), format!("HTTP/2: {e}"));
     let mut sender = h2_sender(worker, out).await?;
     let scheme = if out.provider.origin().tls { "https" } else { "http" };
     let uri = format!("{scheme}://{}{}", out.provider.origin().authority, out.target);

@@ -2,8 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::Waker;
 
 use arc_swap::ArcSwapOption;
@@ -162,13 +162,10 @@ impl Worker {
     /// Enlists the current task to be woken by [`Worker::wake_all`]; leaves on drop.
     pub fn enlist(self: &Rc<Self>, waker: &Waker) -> Enlisted {
         let mut tasks = self.tasks.borrow_mut();
-        let slot = match tasks.free.pop() {
-            Some(slot) => slot,
-            None => {
-                tasks.wakers.push(None);
-                tasks.wakers.len() - 1
-            }
-        };
+        let slot = tasks.free.pop().unwrap_or_else(|| {
+            tasks.wakers.push(None);
+            tasks.wakers.len() - 1
+        });
         if let Some(place) = tasks.wakers.get_mut(slot) {
             *place = Some(waker.clone());
         }

@@ -5,12 +5,18 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
+use std::thread;
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
+
+/// How often a lock is tried, and the pause between: half a second in all.
+const LOCK_ATTEMPTS: u32 = 25;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A locked and mapped file of fixed length: words at the front, plain bytes behind them.
 ///
@@ -53,6 +59,7 @@ impl Mapped {
     }
 
     /// The front, as words.
+    #[allow(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
     pub(crate) fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, at least `front` bytes long and lives as long as `self`; this part
         // of it is only ever reached as atomics. The lock keeps other processes of ours out, and the directory's
@@ -92,14 +99,20 @@ pub(crate) fn make_dir(dir: &Path) -> Result<()> {
         .map_err(|e| Error::io(format_args!("cannot create {}", dir.display()), &e))
 }
 
+/// Takes the file's lock. A child between `fork` and `exec` holds its parent's locks for a moment, and a process
+/// that is being killed a little longer, so a lock that is held is tried again before it counts as refused.
 fn lock(file: &File, path: &Path) -> Result<()> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => {
-            Err(Error::new(Kind::Config, format!("{} is in use by another process", path.display())))
+    for attempt in 0..LOCK_ATTEMPTS {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if attempt + 1 < LOCK_ATTEMPTS => thread::sleep(LOCK_PAUSE),
+            Err(Errno::WOULDBLOCK) => break,
+            Err(errno) => {
+                return Err(Error::io(format_args!("cannot lock {}", path.display()), &errno.into()));
+            }
         }
-        Err(errno) => Err(Error::io(format_args!("cannot lock {}", path.display()), &errno.into())),
     }
+    Err(Error::new(Kind::Config, format!("{} is in use by another process", path.display())))
 }
 
 /// Gives the file `len` bytes with real blocks behind them. Bytes it already has stay.

@@ -2,6 +2,6 @@
 
 pub mod audit;
 pub(crate) mod calendar;
-pub(crate) mod mapped;
 pub mod log;
+pub(crate) mod mapped;
 pub mod metrics;

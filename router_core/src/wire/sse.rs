@@ -86,7 +86,14 @@ impl Splitter {
                     self.at = at;
                     self.hold(content);
                     let (overflow, spilled) = (self.lost, self.spilled.as_slice());
-                    return Split { carried: &[], carried_used: 0, whole: &[], rest: content, overflow, spilled };
+                    return Split {
+                        carried: &[],
+                        carried_used: 0,
+                        whole: &[],
+                        rest: content,
+                        overflow,
+                        spilled,
+                    };
                 }
             }
         }

@@ -228,7 +228,8 @@ def chat_streamed_with_usage(clients: Clients):
             model=MODEL, messages=ASK, stream=True, stream_options={"include_usage": True}
         )
     )
-    assert found[-1].usage is not None and found[-1].choices == []
+    assert found[-1].usage is not None
+    assert found[-1].choices == []
     return found
 
 
@@ -332,16 +333,17 @@ def chat_cancelled_async_task(clients: Clients):
     async def run():
         async with clients.async_openai() as client:
             seen = []
+            enough = asyncio.Event()
 
             async def read():
                 async for chunk in await client.chat.completions.create(model=MODEL, messages=ASK, stream=True):
                     seen.append(chunk)
                     if len(seen) == 2:
+                        enough.set()
                         await asyncio.Event().wait()
 
             task = asyncio.create_task(read())
-            while len(seen) < 2:
-                await asyncio.sleep(0.001)
+            await enough.wait()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             return [seen, await client.chat.completions.create(model=MODEL, messages=ASK)]

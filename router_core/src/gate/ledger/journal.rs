@@ -203,6 +203,10 @@ impl Journal {
     }
 
     fn store(&self, at: usize, value: u64) {
+        #[cfg(test)]
+        if super::tests::dead() {
+            return;
+        }
         if let Some(word) = self.word(at) {
             word.store(value, Relaxed);
         }
@@ -210,6 +214,10 @@ impl Journal {
 
     /// Stores a word after everything stored before it.
     fn publish(&self, at: usize, value: u64) {
+        #[cfg(test)]
+        if super::tests::dead() {
+            return;
+        }
         if let Some(word) = self.word(at) {
             word.store(value, Release);
         }
@@ -261,19 +269,23 @@ fn decode_slot([tokens, first, second]: [u64; SLOT_WORDS - 1]) -> Slot {
 }
 
 fn encode_state(state: &State, settled: Option<ReservationId>) -> [u64; COPY_WORDS] {
-    let [hour, day, month] = state.tallies.map(|tally| [tally.key, tally.spent, u64::from(tally.epoch)]);
-    let settled = settled.map_or(0, |id| settled_word(id.slot, id.serial));
-    let ([a, b, c], [d, e, f], [g, h, i]) = (hour, day, month);
-    [state.seq, settled, a, b, c, d, e, f, g, h, i]
+    let mut words = [0; COPY_WORDS];
+    let [seq, settles, tallies @ ..] = &mut words;
+    *seq = state.seq;
+    *settles = settled.map_or(0, |id| settled_word(id.slot, id.serial));
+    for (words, tally) in tallies.as_chunks_mut::<3>().0.iter_mut().zip(&state.tallies) {
+        *words = [tally.key, tally.spent, u64::from(tally.epoch)];
+    }
+    words
 }
 
-fn decode_state([seq, settled, a, b, c, d, e, f, g, h, i]: [u64; COPY_WORDS]) -> (State, u64) {
-    let tallies = [(a, b, c), (d, e, f), (g, h, i)].map(|(key, spent, epoch)| Tally {
-        key,
-        spent,
-        reserved: 0,
-        epoch: low(epoch),
-    });
+/// The counts, and the word of the slot they settle.
+fn decode_state(words: [u64; COPY_WORDS]) -> (State, u64) {
+    let [seq, settled, rest @ ..] = words;
+    let mut tallies = [Tally::default(); WINDOWS];
+    for (tally, [key, spent, epoch]) in tallies.iter_mut().zip(rest.as_chunks::<3>().0) {
+        *tally = Tally { key: *key, spent: *spent, reserved: 0, epoch: low(*epoch) };
+    }
     (State::restored(tallies, seq), settled)
 }
 

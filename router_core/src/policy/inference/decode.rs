@@ -18,6 +18,8 @@ const MOST_TOKENS: u64 = i64::MAX as u64;
 const MOST_REQUESTS: u64 = 10_000_000;
 /// Longest display name and label: Kubernetes labels are 317 bytes at most with their prefix.
 const TEXT_BYTES: usize = 512;
+/// A call that failed this often is better answered than tried again.
+const FALLBACKS: usize = 32;
 
 pub(super) fn inference(bytes: &[u8]) -> Result<Inference> {
     let root = document(bytes)?;
@@ -85,13 +87,12 @@ fn scope(root: &Fields<'_>) -> Result<Scope> {
 fn labels(scope: &Fields<'_>) -> Result<BTreeMap<Box<str>, Box<str>>> {
     let Some(node) = scope.get("sandboxMatchLabels") else { return Ok(BTreeMap::new()) };
     let fields = Fields::any(node, scope.path("sandboxMatchLabels"))?;
-    let mut labels = BTreeMap::new();
-    for (key, _) in fields.members {
-        let value = fields.text(key, 0..=TEXT_BYTES)?;
-        let value = value.ok_or_else(|| fields.wrong(key, "expected a string, found null"))?;
-        labels.insert(key.as_str().into(), value.into());
-    }
-    Ok(labels)
+    let label = |(key, node): &(String, Node)| match node {
+        Node::Text(text) if text.len() <= TEXT_BYTES => Ok((key.as_str().into(), text.as_str().into())),
+        Node::Text(_) => Err(fields.wrong(key, "is longer than any label")),
+        other => Err(fields.mistyped(key, "a string", other)),
+    };
+    fields.members.iter().map(label).collect()
 }
 
 fn budget(root: &Fields<'_>) -> Result<Budget> {
@@ -159,7 +160,11 @@ fn preference(root: &Fields<'_>) -> Result<Option<Preference>> {
     let primary = fields.get("primary").ok_or_else(|| fields.wrong("primary", "is required"))?;
     let primary = model_ref(primary, fields.path("primary"))?;
     let mut fallback: Vec<ModelRef> = Vec::new();
-    for (index, node) in fields.list("fallback")?.iter().enumerate() {
+    let nodes = fields.list("fallback")?;
+    if nodes.len() > FALLBACKS {
+        return Err(fields.wrong("fallback", &format!("has more than {FALLBACKS} models")));
+    }
+    for (index, node) in nodes.iter().enumerate() {
         let path = format!("{}[{index}]", fields.path("fallback"));
         let next = model_ref(node, path.clone())?;
         if next == primary || fallback.contains(&next) {

@@ -164,7 +164,8 @@ impl Rules {
     }
 
     fn denies(&self) -> bool {
-        self.entries.iter().any(|entry| entry.side == Side::Deny)
+        // Denials are compiled first.
+        self.entries.first().is_some_and(|entry| entry.side == Side::Deny)
     }
 
     /// Calls `found` for each pattern that matches `name` until it gives something; `exact` asks for
@@ -344,8 +345,9 @@ fn mix(state: u64, word: u64) -> u64 {
 fn lower(word: u64) -> u64 {
     const LANES: u64 = 0x0101_0101_0101_0101;
     let low_bits = word & (LANES * 0x7f);
-    let above_z = low_bits + LANES * (0x7f - b'Z' as u64);
-    let from_a = low_bits + LANES * (0x80 - b'A' as u64);
+    // Adding what is missing to 0x80 carries into a lane's top bit from that letter on.
+    let above_z = low_bits + LANES * (0x80 - 0x5b);
+    let from_a = low_bits + LANES * (0x80 - 0x41);
     let upper = (from_a ^ above_z) & !word & (LANES * 0x80);
     word | (upper >> 2)
 }

@@ -24,7 +24,7 @@ pub fn read_inference(dir: &Path) -> Result<Option<(PathBuf, Vec<u8>)>> {
     let mut outcome = Ok(None);
     for _ in 0..ATTEMPTS {
         let before = version();
-        let attempt = first_json(dir).and_then(|found| found.map(|path| read(path)).transpose());
+        let attempt = first_json(dir).and_then(|found| found.map(read).transpose());
         let vanished = attempt.as_ref().is_err_and(|e| e.vanished);
         outcome = attempt.map_err(|e| e.error);
         if !vanished && version() == before {

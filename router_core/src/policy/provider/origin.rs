@@ -18,12 +18,12 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether the host is this machine: `localhost`, 127.0.0.0/8 or ::1.
+    /// Whether the host is this machine: `localhost`, `127.0.0.0/8`, `::1`, or an address of no host.
     pub fn loopback(&self) -> bool {
-        let ip = self.host.parse::<IpAddr>();
+        let ip = self.host.parse::<IpAddr>().map(|ip| ip.to_canonical());
         ip.map_or_else(
             |_| self.host == "localhost" || self.host.ends_with(".localhost"),
-            |ip| ip.is_loopback(),
+            |ip| ip.is_loopback() || ip.is_unspecified(),
         )
     }
 }

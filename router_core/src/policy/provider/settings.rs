@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::origin::Base;
 use super::{Provider, Secret, preset};
 use crate::error::{Error, Kind, Result};
 use crate::ids::Operation;
 
-/// Where the pod mounts the Azure key, whichever provider it is for.
-const AZURE_KEY_FILE: &str = "/run/secrets/azure-openai-key";
-const OPENAI_KEY_FILE: &str = "/run/secrets/openai-api-key";
-const ANTHROPIC_KEY_FILE: &str = "/run/secrets/anthropic-api-key";
+/// Where the pod mounts keys.
+const SECRETS: &str = "/run/secrets";
+/// The name of the Azure key, whichever provider it is for in truth.
+const AZURE_KEY_FILE: &str = "azure-openai-key";
+const OPENAI_KEY_FILE: &str = "openai-api-key";
+const ANTHROPIC_KEY_FILE: &str = "anthropic-api-key";
 /// The router's own port when `ROUTER_PORT` does not say.
 const ROUTER_PORT: u16 = 8443;
 
@@ -25,12 +29,17 @@ pub type Settings<'s> = &'s dyn Fn(&str) -> Option<String>;
 /// | `OPENAI_BASE_URL`, else `https://api.openai.com/v1` when there is a key | file `OPENAI_API_KEY_FILE` (`/run/secrets/openai-api-key`), else `OPENAI_API_KEY` | `openai`, `openai-compatible` or one of the above, by host |
 /// | `ANTHROPIC_BASE_URL`, else `https://api.anthropic.com` when there is a key | file `ANTHROPIC_API_KEY_FILE` (`/run/secrets/anthropic-api-key`), else `ANTHROPIC_API_KEY` | `anthropic` |
 ///
-/// Base URLs are as the SDKs read them: OpenAI's has `/v1`, Anthropic's has not.
+/// Base URLs are as the SDKs read them: that of `OPENAI_BASE_URL` has `/v1`, that of `ANTHROPIC_BASE_URL` has not.
 ///
 /// # Errors
 /// [`Kind::Config`] with the variable and what to do; [`Kind::Io`] when a key file is there but cannot be read.
 pub fn from_settings(settings: Settings<'_>) -> Result<Vec<Provider>> {
-    let settings = Reader { settings };
+    with_secrets(settings, Path::new(SECRETS))
+}
+
+/// [`from_settings`] with another directory for key files that no variable names.
+pub(super) fn with_secrets(settings: Settings<'_>, secrets: &Path) -> Result<Vec<Provider>> {
+    let settings = Reader { settings, secrets };
     let configured = [azure(&settings)?, openai(&settings)?, anthropic(&settings)?];
     let providers: Vec<Provider> = configured.into_iter().flatten().collect();
     for provider in &providers {
@@ -140,6 +149,7 @@ struct Key {
 
 struct Reader<'s> {
     settings: Settings<'s>,
+    secrets: &'s Path,
 }
 
 impl Reader<'_> {
@@ -157,12 +167,13 @@ impl Reader<'_> {
     /// The key of a file if that is there, else of the variable.
     fn key(&self, variable: &str, default_file: &str) -> Result<Option<Key>> {
         let stated = self.get(&format!("{variable}_FILE"));
-        let path = PathBuf::from(stated.as_deref().unwrap_or(default_file));
+        let path = stated.as_ref().map_or_else(|| self.secrets.join(default_file), PathBuf::from);
         if stated.is_some() || exists(&path) {
             let secret = Secret::read(&path)?;
             return Ok(Some(Key { secret, file: Some(path) }));
         }
         let value = self.get(variable);
+        let value = value.map(Zeroizing::new);
         value.map(|text| Ok(Key { secret: Secret::parse(&text, variable)?, file: None })).transpose()
     }
 }

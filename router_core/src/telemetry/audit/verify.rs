@@ -5,12 +5,18 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::log::{LINE_BYTES, LOST, RECORD_HASH, hex, segments};
 use crate::error::{Error, Result};
+
+/// How often the end of a line is looked for, and the pause between.
+const LINE_END_ATTEMPTS: u32 = 5;
+const LINE_END_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -132,9 +138,8 @@ pub fn verify(dir: &Path) -> Result<Report> {
         let mut line = Vec::new();
         check.report.files += 1;
         for number in 1.. {
-            line.clear();
-            let read = (&mut file).take(LINE_BYTES as u64).read_until(b'\n', &mut line).map_err(fail)?;
-            if read == 0 {
+            read_line(&mut file, &mut line).map_err(fail)?;
+            if line.is_empty() {
                 break;
             }
             if let Err(fault) = check.line(&line) {
@@ -144,6 +149,21 @@ pub fn verify(dir: &Path) -> Result<Report> {
         }
     }
     Ok(check.report)
+}
+
+/// Reads a line of at most [`LINE_BYTES`]. One whose end is missing may be in the middle of being written, so it
+/// gets some time to come.
+fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<()> {
+    line.clear();
+    for _ in 0..LINE_END_ATTEMPTS {
+        let room = (LINE_BYTES - line.len()) as u64;
+        file.by_ref().take(room).read_until(b'\n', line)?;
+        if line.is_empty() || line.len() >= LINE_BYTES || line.ends_with(b"\n") {
+            break;
+        }
+        thread::sleep(LINE_END_PAUSE);
+    }
+    Ok(())
 }
 
 /// The state between two lines.

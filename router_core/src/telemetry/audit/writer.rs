@@ -174,10 +174,7 @@ impl Writer {
     fn drain_into(&self, open: &mut Open) -> Result<()> {
         let Open { log, batch } = open;
         loop {
-            let from = self.spool().pending(batch);
-            if batch.is_empty() {
-                return Ok(());
-            }
+            let Some(from) = self.spool().pending(batch) else { return Ok(()) };
             let mut to = from;
             for (staged, length) in records(batch) {
                 if !log.render(&staged)? {
@@ -187,17 +184,29 @@ impl Writer {
             }
             log.write()?;
             if to == from {
-                return Err(Error::new(Kind::Bug, "the audit spool holds a record that cannot be read"));
+                return Err(self.skip_unreadable(log));
             }
             self.spool().done(to);
         }
     }
 
+    /// Gives up what is staged: bytes in it are not what was staged. The numbers missing then show as lost.
+    fn skip_unreadable(&self, log: &Log) -> Error {
+        let mut spool = self.spool();
+        spool.clear();
+        let lost = spool.seq().saturating_sub(log.chain.next.unwrap_or(0));
+        self.dropped.fetch_add(lost, Relaxed);
+        Error::new(Kind::Bug, "the audit spool held a record that cannot be read")
+    }
+
     fn sync(&self) -> Result<()> {
         // Not under the lock: a sync takes milliseconds, and appends may need the log to make room.
         let Some(file) = self.log().log.take_unsynced() else { return Ok(()) };
-        file.sync_data().map_err(|e| {
-            self.log().log.sync_failed();
+        let synced = file.sync_data();
+        let log = &mut self.log().log;
+        log.drop_removed();
+        synced.map_err(|e| {
+            log.sync_failed();
             Error::io("cannot sync the audit log", &e)
         })
     }

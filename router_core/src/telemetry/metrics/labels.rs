@@ -247,6 +247,6 @@ pub(super) fn code_name(index: usize, digits: &mut itoa::Buffer) -> &str {
     }
 }
 
-fn position<T: PartialEq>(all: &[T], one: T) -> usize {
+fn position<T: PartialEq + Copy>(all: &[T], one: T) -> usize {
     all.iter().position(|each| *each == one).unwrap_or(all.len() - 1)
 }

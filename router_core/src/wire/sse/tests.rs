@@ -50,7 +50,10 @@ fn passes_a_feed_of_whole_events_untouched() {
     let mut splitter = Splitter::new();
     let content = b"data: 1\n\ndata: 2\n\n";
     let fed = splitter.feed(content);
-    assert_eq!(fed, Split { carried: b"", carried_used: 0, whole: content, rest: b"", overflow: false });
+    assert_eq!(
+        fed,
+        Split { carried: b"", carried_used: 0, whole: content, rest: b"", overflow: false, spilled: b"" }
+    );
     assert!(splitter.at_boundary() && splitter.pending().is_empty() && splitter.carry.capacity() == 0);
 }
 
