@@ -62,7 +62,7 @@ def load_sections(results: Results) -> list[str]:
         streams = load.stream
         head = ["", f"{unit}s/s", f"CPU µs/{unit}", "÷ floor", "÷ Envoy"]
         head += ["event p50 / p99 / max µs", "first token p50 / p99 ms"] if streams else ["p50 / p99 µs"]
-        head += ["CPU %", "marks"]
+        head += ["added p50 / p99 µs", "CPU %", "marks"]
         sections += [f"## {load.scenario}: {load.about}", table(head, rows)]
     if sections:
         sections.append(
@@ -79,7 +79,7 @@ def load_row(results: Results, load: Load, name: str) -> list[str] | None:
         return None
     good = [report for report in reports if "error" not in report and report.get("calls")]
     if not good:
-        return [name, "failed"] + [""] * (7 if load.stream else 6)
+        return [name, "failed"] + [""] * (8 if load.stream else 7)
 
     def middle(take: Callable[[Results], float]) -> float:
         return statistics.median(take(report) for report in good)
@@ -95,6 +95,9 @@ def load_row(results: Results, load: Load, name: str) -> list[str] | None:
         row += [" / ".join(f"{value:,.0f}" for value in event), " / ".join(f"{value:.2f}" for value in first)]
     else:
         row.append(" / ".join(f"{middle(lambda r, q=q: r['call_us'][q]):,.0f}" for q in ("p50", "p99")))
+    where = "event_us" if load.unit == "events" else "call_us"
+    more = [targets.per_round(results, targets.difference(load.name, name, "direct", where, q)) for q in ("p50", "p99")]
+    row.append("" if name == "direct" else " / ".join(f"{statistics.median(taken):,.0f}" for taken in more if taken))
     marks = "".join(sorted(set("".join(report["marks"] for report in good))))
     return [*row, f"{middle(lambda r: r['cpu_percent']):.0f}", marks.replace("*", "\\*")]
 
