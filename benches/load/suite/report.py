@@ -15,16 +15,9 @@ Results = dict[str, Any]
 
 def markdown(results: Results) -> str:
     """The whole report."""
-    machine = results["machine"]
-    conditions = (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}; "
-        f"{len(results['rounds'])} round(s){', quick windows' if results['quick'] else ''}. "
-        "Subject on one core, mock and client on another, loopback, HTTP/1.1 without TLS. "
-        "Ratios are taken inside each round; the median of them is shown. Only ratios mean anything elsewhere."
-    )
     parts = [
         "# Benchmark results",
-        conditions,
+        conditions(results),
         *([f"Not run: {'; '.join(results['skipped'])}."] if results["skipped"] else []),
         "## Targets",
         target_table(results),
@@ -33,6 +26,40 @@ def markdown(results: Results) -> str:
         fault_section(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary(results: Results) -> str:
+    """Subjects against each other in one table, then the targets."""
+    loads = [LOADS[name] for name in ("json", "json_100k", "paced_128", "burst")]
+    rows = [row for name in SUBJECTS if (row := summary_row(results, loads, name))]
+    head = ["CPU ÷ floor", *(load.about for load in loads), "idle RSS MiB", "KiB per stream", "start ms"]
+    picture = "![CPU per call, event and stream](benchmarks.svg)"
+    return "\n\n".join(["", conditions(results), table(head, rows), picture, target_table(results), ""])
+
+
+def summary_row(results: Results, loads: list[Load], name: str) -> list[str]:
+    """One subject, ratios first; empty when it did not run."""
+    ratios = [targets.per_round(results, targets.ratio(load.name, name, "floor")) for load in loads]
+    if not any(ratios):
+        return []
+    memory, cold = results.get("footprints", {}).get(name, {}), results.get("cold", {}).get(name, {})
+    rest = [
+        f"{memory['idle']['rss'] / 1024:.1f}" if "idle" in memory else "",
+        f"{memory['per_stream']:.1f}" if memory.get("per_stream") is not None else "",
+        f"{cold['median_ms']:.1f}" if cold else "",
+    ]
+    return [name, *(short(statistics.median(taken)) if taken else "" for taken in ratios), *rest]
+
+
+def conditions(results: Results) -> str:
+    """What the figures were taken on, and how."""
+    machine = results["machine"]
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}; "
+        f"{len(results['rounds'])} round(s){', quick windows' if results['quick'] else ''}. "
+        "Subject on one core, mock and client on another, loopback, HTTP/1.1 without TLS. "
+        "Ratios are taken inside each round; the median of them is shown. Only ratios mean anything elsewhere."
+    )
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
