@@ -162,6 +162,16 @@ fn takes_null_as_absent_and_keeps_its_place() {
 }
 
 #[test]
+fn knows_the_place_of_tools_full_or_empty() {
+    for tools in ["[]", "[ ]", "[{}]", "[ {} , {\"name\":\"]\"}\n]"] {
+        let body = format!("{{\"a\":[],\"tools\" : {tools} ,\"b\":[]}}");
+        let place = chat(&body).tools_span.unwrap();
+        assert_eq!(&body[place], tools);
+    }
+    assert_eq!(chat("{\"tools\":null}").tools_span, None);
+}
+
+#[test]
 fn counts_the_answers_that_will_be_billed() {
     assert_eq!(chat(r#"{"n":2}"#).choices, 2);
     assert_eq!(chat(r#"{"n":2,"best_of":5}"#).choices, 5);
