@@ -1,6 +1,7 @@
 //! One model call: read, admit, rewrite by span, send, move the answer back, settle, record.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,8 +13,9 @@ use crate::ids::{Dialect, Operation, TraceId};
 use crate::net::deadline::Deadline;
 use crate::policy::health::{Candidate, is_failover_trigger};
 use crate::policy::inference::Inference;
-use crate::policy::provider::{Provider, StreamUsage as UsageQuirk};
+use crate::policy::provider::{Authorization, Provider, StreamUsage as UsageQuirk};
 use crate::policy::safety;
+use crate::policy::snapshot::Snapshot;
 use crate::proxy::client::{Body, Client, Head};
 use crate::proxy::inbound::Inbound;
 use crate::proxy::respond::{self, Failure};
@@ -39,8 +41,7 @@ struct Account {
     decision_id: u64,
     model: String,
     provider: &'static str,
-    digest: String,
-    generation: u64,
+    snapshot: Option<Arc<Snapshot>>,
     status: u16,
     attempts: u32,
     first_content: Option<Instant>,
@@ -68,8 +69,7 @@ pub async fn run(
         decision_id: worker.random(),
         model: String::new(),
         provider: "",
-        digest: String::new(),
-        generation: 0,
+        snapshot: None,
         status: 0,
         attempts: 0,
         first_content: None,
@@ -82,12 +82,12 @@ pub async fn run(
     if let Err(failure) = call.serve().await {
         call.fail(&failure);
     }
-    // What failed before the body is still to be written.
-    let flushed = std::future::poll_fn(|cx| call.client.poll_flush(cx)).await;
-    if flushed.is_err() {
-        call.account.end = StreamEnd::ClientGone;
-    }
+    // The record is there before the client can know that the call is over.
     call.account.record(worker);
+    let mut watch = Watch::new(&shared.settings.timeouts, call.dialect(), Instant::now(), false);
+    if stream::flush(worker, call.client, call.deadline, &mut watch).await.is_err() {
+        call.client.close_after();
+    }
     flight.end(call.account.status);
 }
 
@@ -157,9 +157,8 @@ impl<'i> Call<'_, 'i> {
         let request = request.as_ref();
         let named = request.and_then(|r| r.model.as_ref()).map(|m| m.value.as_ref());
         let admin = shared.admin_model.load_full().filter(|_| operation.generates());
-        let default = shared.default_model();
-        let model =
-            admin.as_deref().map(String::as_str).or(named).or(self.route.deployment).unwrap_or(&default);
+        let stated = admin.as_deref().map(String::as_str).or(named).or(self.route.deployment);
+        let model = stated.unwrap_or(&shared.settings.default_model);
         self.account.stream = request.is_some_and(|r| r.stream);
         if operation != Operation::Read {
             model.clone_into(&mut self.account.model);
@@ -179,9 +178,9 @@ impl<'i> Call<'_, 'i> {
             clock_ns: shared.clock_ns(self.account.started),
         };
         let snapshot = shared.policy.load_full();
-        self.account.digest.clone_from(&snapshot.inference_digest);
-        self.account.generation = snapshot.generation;
-        shared.gate.admit(&facts, &snapshot).map_err(|denial| self.denied(&denial))
+        let admitted = shared.gate.admit(&facts, &snapshot);
+        self.account.snapshot = Some(snapshot);
+        admitted.map_err(|denial| self.denied(&denial))
     }
 
     fn denied(&mut self, denial: &Denial) -> Failure {
@@ -335,12 +334,16 @@ impl<'i> Call<'_, 'i> {
         provider: &Provider,
     ) -> Result<(), Failure> {
         let good = (200..300).contains(&response.status);
+        let authorization = provider.authorization();
+        let secret = authorization.as_deref().and_then(Authorization::telltale);
+        if let Some(secret) = secret {
+            stream::blot(&mut response.lines, secret);
+        }
         let floor_of = permit.snapshot().inference.clone();
         let floor = floor_of
             .as_deref()
             .and_then(Inference::floor)
             .filter(|_| good && self.route.operation.generates());
-        let secrets: Vec<_> = provider.authorization().iter().map(|a| needle(a.value().expose())).collect();
         if floor.is_some() && response.encoded {
             let detail = "the upstream compressed an answer that a content floor must inspect";
             self.account.charge = permit.settle(None, true, false);
@@ -350,14 +353,14 @@ impl<'i> Call<'_, 'i> {
         let hold = !events && (!good || floor.is_some() || self.client.committed());
         watch.await_body(events || self.client.committed());
         if hold {
-            return self.answer_whole(permit, response, watch, floor, &secrets).await;
+            return self.answer_whole(permit, response, watch, floor, secret).await;
         }
         let mut sink = if events {
             let strip = strips_usage(self.route.operation, request, provider);
-            Sink::events(&secrets, floor, strip, self.start_events(&response, floor.is_some()))
+            Sink::events(secret, floor, strip, self.start_events(&response, floor.is_some()))
         } else {
             self.start_bytes(&response);
-            Sink::bytes(&secrets, response.media == Media::Json && !response.encoded)
+            Sink::bytes(secret, response.media == Media::Json && !response.encoded)
         };
         let moved =
             stream::relay(self.worker, self.client, self.deadline, watch, &mut response.body, &mut sink)
@@ -383,11 +386,11 @@ impl<'i> Call<'_, 'i> {
         mut response: Response,
         watch: &mut Watch<'_>,
         floor: Option<&safety::Floor>,
-        secrets: &[memchr::memmem::Finder<'static>],
+        secret: Option<&[u8]>,
     ) -> Result<(), Failure> {
         let good = (200..300).contains(&response.status);
         let bound = if good { self.worker.shared.settings.body_limit } else { ERROR_BODY_BYTES };
-        let mut sink = Sink::held(secrets, bound);
+        let mut sink = Sink::held(secret, bound);
         let moved =
             stream::relay(self.worker, self.client, self.deadline, watch, &mut response.body, &mut sink)
                 .await;
@@ -480,9 +483,9 @@ impl<'i> Call<'_, 'i> {
             }
             Stop::Failed(e) => {
                 self.account.end = match e.kind() {
-                    Kind::Upstream(step) | Kind::Timeout(step) => {
-                        metrics.upstream_error(step);
-                        StreamEnd::Upstream(step)
+                    Kind::Upstream(at) | Kind::Timeout(at) => {
+                        metrics.upstream_error(at);
+                        StreamEnd::Upstream(at)
                     }
                     _ => StreamEnd::Drained,
                 };
@@ -608,11 +611,6 @@ fn told_late(status: u16, body: &[u8]) -> Failure {
     Failure::new(status, "proxy_error", "upstream_error", anthropic, message)
 }
 
-fn needle(header: &str) -> memchr::memmem::Finder<'static> {
-    let key = header.rsplit(' ').next().unwrap_or(header);
-    memchr::memmem::Finder::new(key).into_owned()
-}
-
 fn copy_lines(lines: &[u8], head: &mut Head<'_>) {
     if let Head::H1(out) = head {
         out.extend_from_slice(lines);
@@ -704,7 +702,7 @@ impl Account {
             rule: &self.rule,
             decision_id: self.decision_id,
             trace_id: self.trace.as_str(),
-            policy: &self.digest,
+            policy: self.snapshot.as_ref().map_or("", |s| &s.inference_digest),
             model: &self.model,
             provider: self.provider,
             status: self.status,

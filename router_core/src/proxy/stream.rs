@@ -185,7 +185,30 @@ pub async fn until_head<T>(
     .await
 }
 
-/// Moves the answer's body through `sink` to the client until it has ended and is written.
+/// Writes out what is pending of an answer, for as long as the client takes it.
+pub async fn flush(
+    worker: &Worker,
+    client: &mut Client,
+    deadline: &mut Deadline,
+    watch: &mut Watch<'_>,
+) -> Result<(), Stop> {
+    poll_fn(|cx| match client.poll_flush(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::Gone)),
+        Poll::Pending if worker.shared.is_killed() => Poll::Ready(Err(killed())),
+        Poll::Pending => {
+            watch.stalled.get_or_insert_with(Instant::now);
+            match watch.poll(cx, deadline) {
+                Poll::Ready(Due::Stop(stop)) => Poll::Ready(Err(stop)),
+                _ => Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// Moves the answer's body through `sink` to the client until it has ended. Its last bytes are left to
+/// [`flush`], so that the call can be settled and recorded before the client knows that it is over.
 pub async fn relay(
     worker: &Worker,
     client: &mut Client,
@@ -194,16 +217,29 @@ pub async fn relay(
     source: &mut Source,
     sink: &mut Sink<'_>,
 ) -> Result<(), Stop> {
-    let mut ended = false;
     poll_fn(|cx| {
         if worker.shared.is_killed() {
             return Poll::Ready(Err(killed()));
         }
         loop {
+            // While the client does not read, neither do we: the upstream slows down too.
+            let mut again = watch.stalled.is_some();
+            if !again {
+                match pump(cx, worker, client, source, sink) {
+                    Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(false)) => {
+                        watch.heard = Instant::now();
+                        watch.told = watch.heard;
+                        again = true;
+                    }
+                    Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+                    Poll::Pending => {}
+                }
+            }
+            // One write per read: the head leaves with the first content.
             match client.poll_flush(cx) {
                 Poll::Ready(Ok(())) => watch.stalled = None,
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Gone)),
-                // The client does not read: neither do we, so the upstream slows down too.
                 Poll::Pending => {
                     watch.stalled.get_or_insert_with(Instant::now);
                     return match watch.poll(cx, deadline) {
@@ -212,18 +248,8 @@ pub async fn relay(
                     };
                 }
             }
-            if ended {
-                return Poll::Ready(Ok(()));
-            }
-            match pump(cx, worker, client, source, sink) {
-                Poll::Ready(Ok(whole)) => {
-                    ended = whole;
-                    watch.heard = Instant::now();
-                    watch.told = watch.heard;
-                    continue;
-                }
-                Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
-                Poll::Pending => {}
+            if again {
+                continue;
             }
             if client.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Stop::Gone));
@@ -262,8 +288,8 @@ pub type Start<'s> = Box<dyn FnOnce(&mut Client) + 's>;
 /// Where an answer's content goes, and what is read from it on the way.
 pub struct Sink<'s> {
     mode: Mode,
-    /// Provider secrets to blot out, should an upstream echo one.
-    secrets: &'s [memmem::Finder<'static>],
+    /// The provider's key, to blot out should the upstream echo it.
+    secret: Option<&'s [u8]>,
     floor: Option<&'s Floor>,
     /// Takes the usage chunk out that the client did not ask for.
     strip_usage: bool,
@@ -291,10 +317,10 @@ enum Mode {
 }
 
 impl<'s> Sink<'s> {
-    fn new(mode: Mode, secrets: &'s [memmem::Finder<'static>]) -> Self {
+    fn new(mode: Mode, secret: Option<&'s [u8]>) -> Self {
         Self {
             mode,
-            secrets,
+            secret,
             floor: None,
             strip_usage: false,
             start: None,
@@ -307,22 +333,22 @@ impl<'s> Sink<'s> {
 
     /// Forwards an event stream; with a floor the answer starts only once its first event has passed.
     pub fn events(
-        secrets: &'s [memmem::Finder<'static>],
+        secret: Option<&'s [u8]>,
         floor: Option<&'s Floor>,
         strip_usage: bool,
         start: Option<Start<'s>>,
     ) -> Self {
-        Self { floor, strip_usage, start, ..Self::new(Mode::Events(Splitter::new()), secrets) }
+        Self { floor, strip_usage, start, ..Self::new(Mode::Events(Splitter::new()), secret) }
     }
 
     /// Forwards bytes of an answer that has been started.
-    pub fn bytes(secrets: &'s [memmem::Finder<'static>], json: bool) -> Self {
-        Self::new(Mode::Bytes(json), secrets)
+    pub fn bytes(secret: Option<&'s [u8]>, json: bool) -> Self {
+        Self::new(Mode::Bytes(json), secret)
     }
 
     /// Holds at most `bound` bytes for [`Sink::into_held`].
-    pub fn held(secrets: &'s [memmem::Finder<'static>], bound: usize) -> Self {
-        Self::new(Mode::Held(Vec::new(), bound), secrets)
+    pub fn held(secret: Option<&'s [u8]>, bound: usize) -> Self {
+        Self::new(Mode::Held(Vec::new(), bound), secret)
     }
 
     /// What the provider said the call cost.
@@ -353,7 +379,7 @@ impl<'s> Sink<'s> {
             return Ok(());
         }
         self.bytes += content.len() as u64;
-        for secret in self.secrets {
+        if let Some(secret) = self.secret {
             blot(content, secret);
         }
         match &mut self.mode {
@@ -533,11 +559,11 @@ pub fn violation(found: &Violation) -> Failure {
 }
 
 /// Overwrites a secret with stars: same length, so that lengths already announced stay true.
-fn blot(content: &mut [u8], secret: &memmem::Finder<'_>) {
+pub fn blot(content: &mut [u8], secret: &[u8]) {
     let mut from = 0;
-    while let Some(found) = content.get(from..).and_then(|rest| secret.find(rest)) {
+    while let Some(found) = content.get(from..).and_then(|rest| memmem::find(rest, secret)) {
         let start = from + found;
-        let end = start + secret.needle().len();
+        let end = start + secret.len();
         if let Some(place) = content.get_mut(start..end) {
             place.fill(b'*');
         }
@@ -551,9 +577,8 @@ mod tests {
 
     #[test]
     fn an_echoed_secret_is_blotted_out_everywhere() {
-        let secret = memmem::Finder::new("sk-secret").into_owned();
         let mut content = b"a sk-secret b sk-secret".to_vec();
-        blot(&mut content, &secret);
+        blot(&mut content, b"sk-secret");
         assert_eq!(content, b"a ********* b *********");
     }
 }

@@ -204,9 +204,4 @@ impl Shared {
     pub fn clock_ns(&self, now: Instant) -> u64 {
         u64::try_from(now.into_std().saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
-
-    /// The model of requests that name none.
-    pub fn default_model(&self) -> String {
-        self.admin_model.load().as_deref().cloned().unwrap_or_else(|| self.settings.default_model.clone())
-    }
 }

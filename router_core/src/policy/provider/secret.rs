@@ -12,6 +12,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Longest key or token: Entra tokens with many groups reach some 8 KiB; a request head holds more.
 const SECRET_BYTES: usize = 16 * 1024;
+/// Real keys are longer, words of ordinary text are shorter.
+const TELLTALE_BYTES: usize = 16;
 
 /// Text that must not be seen. Zeroed on drop; `Debug` prints `[redacted]`; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -78,6 +80,14 @@ impl Authorization {
     /// The header's value, such as `Bearer <key>`.
     pub fn value(&self) -> &Secret {
         &self.value
+    }
+
+    /// The key's own bytes, by which an echo of it is known; `None` for one so short (a local server's
+    /// placeholder) that ordinary text holds it too.
+    pub fn telltale(&self) -> Option<&[u8]> {
+        let value = self.value.expose();
+        let key = value.strip_prefix("Bearer ").unwrap_or(value);
+        Some(key.as_bytes()).filter(|key| key.len() >= TELLTALE_BYTES)
     }
 }
 

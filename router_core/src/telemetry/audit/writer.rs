@@ -148,19 +148,21 @@ impl Writer {
     fn rest(&self, last_sync: Instant) {
         let unsynced = self.log().log.unsynced();
         let mut spool = self.spool();
-        if spool.is_empty() {
-            spool.awake = false;
-            drop(spool);
+        let idle = spool.is_empty();
+        spool.awake &= !idle;
+        drop(spool);
+        if idle {
             if unsynced {
                 thread::park_timeout(SYNC_TIME.saturating_sub(last_sync.elapsed()));
             } else if !self.stopping.load(Acquire) {
                 thread::park();
             }
-            return;
         }
-        let hurried = spool.hurried;
+        // The first record wakes the thread; those that follow it soon are written with it.
+        let spool = self.spool();
+        let gather = !spool.is_empty() && !spool.hurried;
         drop(spool);
-        if !hurried {
+        if gather && !self.stopping.load(Acquire) {
             thread::park_timeout(BATCH_TIME);
         }
     }
