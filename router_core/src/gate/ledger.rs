@@ -197,7 +197,9 @@ impl Ledger {
     /// `.journal` for `.json`. When there is no journal yet, the counts of `sandbox` in the JSON file are taken
     /// over once. A reservation that was never settled is settled at the tokens it held, which errs on the
     /// spending side. A damaged journal is set aside as `.journal.corrupt` and reported in [`Self::recovery`]; a
-    /// journal that another process holds, or that belongs to another sandbox, is a [`crate::error::Kind::Config`] error.
+    /// journal that another process holds, or that belongs to another sandbox, is a [`Kind::Config`] error.
+    ///
+    /// [`Kind::Config`]: crate::error::Kind::Config
     pub fn open(path: Option<&Path>, sandbox: &str) -> Result<Self> {
         let mut recovery = Recovery::default();
         let mut book = Book::default();

@@ -8,8 +8,9 @@
 //!  "prev_hash":"","hash":"…","call":{"at":"2026-01-02T03:04:05.678Z",…},"record_hash":"…"}
 //! ```
 //!
-//! on one line without spaces. `hash` is the reference's, `hex(sha256("<seq>|<ts>|<agent_id>|<action>|<decision>|<prev_hash>"))`
-//! over the unescaped strings, and covers what it covers there. `record_hash` is `hex(sha256(p || l))`, where `p` is
+//! on one line without spaces. `hash` is the reference's,
+//! `hex(sha256("<seq>|<ts>|<agent_id>|<action>|<decision>|<prev_hash>"))` over the unescaped strings, and covers what
+//! it covers there. `record_hash` is `hex(sha256(p || l))`, where `p` is
 //! the `record_hash` of the line before (empty for the first) and `l` the line's bytes from `{` up to, not
 //! including, `,"record_hash"`: it covers every byte of every line. Members of `call` that are empty, zero or false
 //! are left out; the first line of a file repeats `p` as `call.prev_record`, so that it can be checked when older files
@@ -19,6 +20,7 @@
 //! [`verify`] checks all of it. What no chain without a key can show: a tail cut off at a line's end, and a log
 //! rewritten from some line on with all hashes recomputed.
 
+mod line;
 mod log;
 mod spool;
 mod verify;
@@ -93,8 +95,8 @@ impl Audit {
         Ok(Self { appended: AtomicU64::new(0), writer })
     }
 
-    /// Appends one record. Waits only when the spool is full, and then at most [`spool::PATIENCE`]; a record that
-    /// finds no room even so is lost and counted. Strings are cut to [`spool::TEXT_BYTES`].
+    /// Appends one record. Waits only when the spool is full, and then at most a second; a record that finds
+    /// no room even so is lost and counted. Strings are cut to 512 bytes.
     pub fn append(&self, record: &Record<'_>) {
         self.appended.fetch_add(1, Relaxed);
         if let Some(writer) = &self.writer {

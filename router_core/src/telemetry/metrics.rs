@@ -91,8 +91,8 @@ impl Metrics {
         }
     }
 
-    /// The label of a model: its own for the first [`crate::limits::MODEL_LABELS`] names, then `other`, as for names that are
-    /// empty, too long or hold control characters. Does not allocate for a known name.
+    /// The label of a model: its own for the first [`crate::limits::MODEL_LABELS`] names, then `other`, as for names
+    /// that are empty, too long or hold control characters. Does not allocate for a known name.
     pub fn model(&self, name: &str) -> ModelLabel {
         let label = self.models.label(name);
         if label == ModelLabel::OTHER {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::log::{LINE_BYTES, LOST, RECORD_HASH, hex, segments};
+use super::line::{RECORD_HASH, hex};
+use super::log::{LINE_BYTES, LOST, segments};
 use crate::error::{Error, Result};
 
 /// How often the end of a line is looked for, and the pause between.

@@ -149,13 +149,11 @@ impl Writer {
         let unsynced = self.log().log.unsynced();
         let mut spool = self.spool();
         if spool.is_empty() {
-            if unsynced {
-                drop(spool);
-                return thread::park_timeout(SYNC_TIME.saturating_sub(last_sync.elapsed()));
-            }
             spool.awake = false;
             drop(spool);
-            if !self.stopping.load(Acquire) {
+            if unsynced {
+                thread::park_timeout(SYNC_TIME.saturating_sub(last_sync.elapsed()));
+            } else if !self.stopping.load(Acquire) {
                 thread::park();
             }
             return;
