@@ -38,6 +38,9 @@ SCENARIOS = {
     "S7": "policy reload under load",
     "age": "cost of a call after up to a million of them",
 }
+# What stands between these in the documentation is written by `--publish`.
+BEGIN = "<!-- results: written by run.py --publish -->"
+END = "<!-- end of results -->"
 # A quick run leaves out what costs most to start.
 NOT_QUICK = {"litellm", "nginx", "haproxy"}
 
@@ -54,11 +57,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--subjects", help=f"subjects, separated by commas, of: {', '.join(SUBJECTS)}")
     parser.add_argument("--kars", default=str(REPOSITORY / ".venv/bin/kars") + " router", help="the router's command")
     parser.add_argument("--load", default=str(default_binary()), help="the kars_load binary")
+    parser.add_argument("--publish", action="store_true", help="put the summary into docs/benchmarks.md, too")
     parser.add_argument("--out", type=Path, default=HERE / "out", help="folder for the results")
     chosen = parser.parse_args()
     chosen.only = words(chosen.only, SCENARIOS, parser)
     names = chosen.subjects or ",".join(
-        name for name, subject in SUBJECTS.items() if not subject.is_optional and not (chosen.quick and name in NOT_QUICK)
+        name
+        for name, subject in SUBJECTS.items()
+        if not subject.is_optional and not (chosen.quick and name in NOT_QUICK)
     )
     chosen.subjects = words(names, SUBJECTS, parser)
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
@@ -106,6 +112,8 @@ def main() -> int:
             harness.close()
             write(chosen.out, results)
     print((chosen.out / "results.md").read_text(encoding="utf-8"))
+    if chosen.publish:
+        publish(results)
     return 1 if any(row["faults"] for one in results["rounds"] for row in one.values()) else 0
 
 
@@ -134,6 +142,15 @@ def write(out: Path, results: dict[str, Any]) -> None:
     (out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "results.md").write_text(report.markdown(results), encoding="utf-8")
     (out / "plot.svg").write_text(plot.svg(results), encoding="utf-8")
+
+
+def publish(results: dict[str, Any]) -> None:
+    """Replaces the summary in the documentation, and its picture."""
+    page = REPOSITORY / "docs" / "benchmarks.md"
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    page.write_text(f"{before}{BEGIN}\n{report.summary(results)}\n{END}{after}", encoding="utf-8")
+    page.with_suffix(".svg").write_text(plot.svg(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -204,10 +204,15 @@ impl Engine {
         self.shared.cold_wanted.swap(false, Ordering::AcqRel).then_some(Event::Cold)
     }
 
-    /// Puts a policy in force; calls in flight keep theirs.
+    /// Puts a policy in force, unless it names another sandbox; calls in flight keep theirs.
     pub fn apply(&self, compiled: &Compiled) {
         let shared = &self.shared;
         let source = shared.settings.policy_dir.display().to_string();
+        let sandbox = shared.settings.sandbox.as_str();
+        if let Some(other) = compiled.policy.applies_to().filter(|name| *name != sandbox) {
+            let error = format!("appliesTo.sandboxName is {other:?}, and this sandbox is {sandbox:?}");
+            return self.refused(INFERENCE, &source, &error);
+        }
         let in_force = shared.policy.load().inference_digest == compiled.digest;
         if !in_force {
             let generation = shared
@@ -222,11 +227,14 @@ impl Engine {
 
     /// Notes that a bundle was refused; the policy in force stays.
     pub fn refuse(&self, kind: &str, source: &str, error: &str) -> Result<()> {
-        let kind = known(kind)?;
+        self.refused(known(kind)?, source, error);
+        Ok(())
+    }
+
+    fn refused(&self, kind: &'static str, source: &str, error: &str) {
         tracing::error!(kind, source, error, "policy.refused");
         self.shared.status.record_error(kind, source, error);
         self.shared.metrics.bundle_refused(kind);
-        Ok(())
     }
 
     /// Notes that a bundle is not mounted (any more).

@@ -85,7 +85,7 @@ impl Load {
             self.next(token)?;
         }
         let mut ready = Vec::with_capacity(512);
-        let mut buffer = vec![0; READ_BYTES * 4];
+        let mut buffer = vec![0; READ_BYTES];
         while !self.is_over() {
             self.poll.wait(&mut ready, Some(self.wake_at()))?;
             self.begin_due()?;

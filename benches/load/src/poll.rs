@@ -9,8 +9,8 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 use rustix::time::{ClockId, Timespec};
 
-/// Bytes one read may bring; large enough that a burst arrives in one or two.
-pub const READ_BYTES: usize = 64 * 1024;
+/// Bytes one read may bring; large enough that a burst or a long prompt arrives in one or two.
+pub const READ_BYTES: usize = 256 * 1024;
 
 /// Nanoseconds of the monotonic clock: one clock for every process of a machine.
 pub fn now_ns() -> u64 {

@@ -24,7 +24,7 @@ def add(served: dict[str, int], before: dict[str, int], after: dict[str, int]) -
 
 def compare(running: Running, served: dict[str, int], kars: str) -> dict[str, Any]:
     """Tokens and calls as the router counted them, and every difference in words."""
-    metrics = scrape(running.port)
+    metrics = scrape(running.metrics_port)
     counted = {
         "calls": sample_sum(metrics, "kars_inference_requests_total"),
         "input_tokens": sample_sum(metrics, "kars_tokens_total", 'direction="input"'),

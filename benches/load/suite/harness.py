@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +105,16 @@ class Harness:
 
     def measure(self, running: Running, load: Load, seconds: float) -> dict[str, Any]:
         """One window of a load, repeated once when strangers used the machine."""
+        run = partial(self.client, running, load.model, *load.words(seconds))
         if load.one_core:
             procs.move(running.pid, self.load_core)
         try:
             warm = self.client(running, load.model, *load.words(0.3 if self.quick else 0.7))
             if "error" in warm:
                 return warm
-            windows = []
+            windows: list[dict[str, Any]] = []
             while not windows or (len(windows) < 2 and foreign(windows[0]) > FOREIGN_PERCENT and not self.quick):
-                words = load.words(seconds)
-                windows.append(self.window(running, lambda: self.client(running, load.model, *words), load.unit))
+                windows.append(self.window(running, run, load.unit))
             return min(windows, key=foreign)
         finally:
             if load.one_core:
@@ -157,10 +158,8 @@ def faults(report: dict[str, Any], expected_hash: str | None) -> list[str]:
     """What was wrong with a window, in words; a fast wrong answer is a failure."""
     if "error" in report:
         return [report["error"]]
-    found = []
-    for name in ("refused", "broken", "unfinished", "disordered", "incomplete"):
-        if report[name]:
-            found.append(f"{report[name]} {name}")
+    counted = ("refused", "broken", "unfinished", "disordered", "incomplete")
+    found = [f"{report[name]} {name}" for name in counted if report[name]]
     if report["refused"]:
         found.append(f"{report['refusals']} {report['refusal'][:160]}")
     if report["calls"] == 0:

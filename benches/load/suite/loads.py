@@ -54,9 +54,13 @@ LOADS = {
         Load("paced_1", "S2", "1 paced stream", PACE, 1, 2, 1, "events", stream=True, for_slow=True),
         Load("paced_16", "S2", "16 paced streams", PACE, 16, 3, 0, "events", stream=True),
         Load("paced_128", "S2", "128 paced streams", PACE, 128, 5, 3, "events", stream=True),
-        Load("burst", "S3", "67 events at once, 32 connections", "mock-burst-t64", 32, 4, 1.5, stream=True, for_slow=True),
+        Load(
+            "burst", "S3", "67 events at once, 32 connections", "mock-burst-t64", 32, 4, 1.5, stream=True, for_slow=True
+        ),
         Load("flush", "S3", "a write per event, unpaced", "mock-flush-t64", 32, 3, 0, "events", stream=True),
-        Load("nagle", "S4", "128 paced streams, upstream with Nagle", PACE + "-nagle", 128, 5, 2, "events", stream=True),
+        Load(
+            "nagle", "S4", "128 paced streams, upstream with Nagle", PACE + "-nagle", 128, 5, 2, "events", stream=True
+        ),
     )
 }
 
@@ -66,4 +70,4 @@ STALLED_MODEL = "mock-burst-t20000"
 PROBE_MODEL = "mock-json-b64"
 
 # The first is the one start-up is probed with.
-MODELS = tuple(dict.fromkeys(load.model for load in LOADS.values())) + (HELD_MODEL, STALLED_MODEL)
+MODELS = (*dict.fromkeys(load.model for load in LOADS.values()), HELD_MODEL, STALLED_MODEL)

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from . import procs
@@ -14,8 +15,20 @@ from .harness import Harness, say
 from .loads import HELD_MODEL, LOADS, STALLED_MODEL
 from .subjects import SUBJECTS, Running
 
-HELD_STREAMS = 1_000
-STALLED_STREAMS = 16
+
+@dataclass(frozen=True)
+class Held:
+    """Streams kept open while memory is looked at."""
+
+    streams: int
+    model: str
+    # The client's switch: `--hold` reads what comes, `--stall` reads nothing.
+    mode: str
+    settle_s: float
+
+
+SLOW = Held(1_000, HELD_MODEL, "--hold", 2.0)
+STALLED = Held(16, STALLED_MODEL, "--stall", 3.0)
 # A control plane that is imported behind the data plane has been by then.
 SETTLED_S = 3.0
 
@@ -71,36 +84,34 @@ def footprint(harness: Harness, name: str) -> dict[str, Any]:
     finally:
         harness.stop(running)
     if not subject.is_slow:
-        result["per_stream"] = growth(harness, name, HELD_STREAMS, HELD_MODEL, "--hold", settle=2.0)
-        result["per_stalled"] = growth(harness, name, STALLED_STREAMS, STALLED_MODEL, "--stall", settle=3.0)
+        result["per_stream"] = growth(harness, name, SLOW)
+        result["per_stalled"] = growth(harness, name, STALLED)
     return result
 
 
-def growth(harness: Harness, name: str, streams: int, model: str, mode: str, *, settle: float) -> float | None:
-    """KiB a fresh subject grows by for each of so many streams; None when they did not all begin."""
+def growth(harness: Harness, name: str, held: Held) -> float | None:
+    """KiB a fresh subject grows by for each stream held; None when they did not all begin."""
     running = harness.start(SUBJECTS[name])
     try:
         time.sleep(SETTLED_S if name.startswith("kars") else 0.3)
         before = procs.memory_kb(running.pid)["rss"]
-        peak = held_peak_kb(harness, running, streams, model, mode, settle)
-        return None if peak is None else round((peak - before) / streams, 1)
+        peak = peak_kb(harness, running, held)
+        return None if peak is None else round((peak - before) / held.streams, 1)
     finally:
         harness.stop(running)
 
 
-def held_peak_kb(
-    harness: Harness, running: Running, streams: int, model: str, mode: str, settle: float
-) -> int | None:
-    """The most a subject occupies in the `settle` seconds after all streams have begun."""
-    words = ["--connections", str(streams), "--stream", mode, "--announce", "--seconds", "60"]
+def peak_kb(harness: Harness, running: Running, held: Held) -> int | None:
+    """The most a subject occupies in the time after all streams have begun."""
+    words = ["--connections", str(held.streams), "--stream", held.mode, "--announce", "--seconds", "60"]
     with procs.on_core(harness.load_core):
         client = subprocess.Popen(
-            harness.client_command(running, model, *words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            harness.client_command(running, held.model, *words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     try:
         if not select.select([client.stdout], [], [], 20)[0]:
             return None
-        peak, deadline = 0, time.monotonic() + settle
+        peak, deadline = 0, time.monotonic() + held.settle_s
         while time.monotonic() < deadline:
             peak = max(peak, procs.memory_kb(running.pid)["rss"])
             time.sleep(0.25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 FILE = "inference-policy.json"
 
@@ -15,12 +16,12 @@ class PolicyMount:
         self.folder = folder
         self.version = 0
 
-    def write(self, policy: dict) -> None:
+    def write(self, policy: dict[str, Any]) -> None:
         """Puts a new version in place: from one moment to the next, as a kubelet does."""
         self.stage(policy)
         self.swap()
 
-    def stage(self, policy: dict) -> None:
+    def stage(self, policy: dict[str, Any]) -> None:
         """Writes the next version beside the one in force."""
         self.version += 1
         version = self.folder / f"..v{self.version}"

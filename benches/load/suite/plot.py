@@ -19,13 +19,13 @@ WIDTH, LEFT, BAR, GAP, TITLE = 760, 130, 16, 5, 34
 def svg(results: dict[str, Any]) -> str:
     """The picture; loads below each other, one bar for every subject."""
     y = 44
-    parts = [text(12, 24, "CPU per call, event or stream, as a multiple of the floor (log scale)", 15, bold=True)]
+    parts = [text((12, 24), "CPU per call, event or stream, as a multiple of the floor (log scale)", 15, bold=True)]
     for name in SHOWN:
         bars = load_bars(results, name)
         if not bars:
             continue
         load = LOADS[name]
-        parts.append(text(12, y + 18, f"{load.scenario}  {load.about}", 13, bold=True))
+        parts.append(text((12, y + 18), f"{load.scenario}  {load.about}", 13, bold=True))
         y += TITLE - 8
         top = max(value for _, value in bars)
         for subject, value in bars:
@@ -53,15 +53,15 @@ def bar(subject: str, value: float, top: float, y: float) -> list[str]:
     length = max(2.0, math.log(max(value, 0.51) / 0.5) / span * (WIDTH - LEFT - 80))
     colour = COLOURS.get(subject, OTHER)
     return [
-        text(LEFT - 8, y + 12, subject, 12, anchor="end"),
+        text((LEFT - 8, y + 12), subject, 12, anchor="end"),
         f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2" fill="{colour}"/>',
-        text(LEFT + length + 6, y + 12, f"{value:.2f}" if value < 100 else f"{value:.0f}", 12),
+        text((LEFT + length + 6, y + 12), f"{value:.2f}" if value < 100 else f"{value:.0f}", 12),
     ]
 
 
-def text(x: float, y: float, words: str, size: int, *, bold: bool = False, anchor: str = "start") -> str:
+def text(at: tuple[float, float], words: str, size: int, *, bold: bool = False, anchor: str = "start") -> str:
     weight = ' font-weight="600"' if bold else ""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-family="sans-serif" font-size="{size}" '
+        f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" font-family="sans-serif" font-size="{size}" '
         f'text-anchor="{anchor}"{weight} fill="#222">{escape(words)}</text>'
     )

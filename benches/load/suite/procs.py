@@ -39,15 +39,21 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def spawn(command: Sequence[str], *, core: int, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen:
-    """Starts a process on a core; its output goes to `log`."""
+def spawn(
+    command: Sequence[str], *, core: int, log: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts a process on a core; its output goes to `log`.
+
+    It gets what every program needs of our environment and nothing that could be somebody's key.
+    """
+    basics = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     with on_core(core), log.open("wb") as out:
         return subprocess.Popen(
-            command, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            command, env={**basics, **(env or {})}, stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )
 
 
-def stop(process: subprocess.Popen) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Ends a process we started, and its descendants; kills what has not gone after five seconds."""
     descendants = tree(process.pid)[1:]
     process.terminate()

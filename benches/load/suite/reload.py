@@ -7,7 +7,7 @@ import socket
 import statistics
 import subprocess
 import time
-from typing import Any
+from typing import Any, Self
 
 from . import procs
 from .harness import Harness, say
@@ -49,7 +49,7 @@ def run(harness: Harness) -> dict[str, Any]:
     return result
 
 
-def background(harness: Harness, running: Running) -> subprocess.Popen:
+def background(harness: Harness, running: Running) -> subprocess.Popen[str]:
     """The load the reloads happen under; it ends by itself."""
     words = LOADS["json"].words(4.0 if harness.quick else 8.0)
     with procs.on_core(harness.load_core):
@@ -58,7 +58,7 @@ def background(harness: Harness, running: Running) -> subprocess.Popen:
         )
 
 
-def finish(client: subprocess.Popen) -> dict[str, Any]:
+def finish(client: subprocess.Popen[str]) -> dict[str, Any]:
     out, _ = client.communicate(timeout=60)
     return json.loads(out.splitlines()[-1]) if out else {}
 
@@ -89,7 +89,7 @@ class Probe:
         self.port = port
         self.connection: socket.socket | None = None
 
-    def __enter__(self) -> Probe:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

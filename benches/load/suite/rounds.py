@@ -46,9 +46,7 @@ def seconds_of(harness: Harness, load: Load) -> float:
     return load.quick_seconds if harness.quick else load.seconds
 
 
-def run_load(
-    harness: Harness, number: int, load: Load, started: dict[str, Running], results: dict[str, Any]
-) -> None:
+def run_load(harness: Harness, number: int, load: Load, started: dict[str, Running], results: dict[str, Any]) -> None:
     """One load through all subjects; who comes first changes from round to round."""
     order = [name for name, running in started.items() if load.for_slow or not running.subject.is_slow]
     # The direct one goes first: its body is what the others are compared with.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import peers
 
@@ -44,6 +45,8 @@ class Launch:
     env: dict[str, str] = field(default_factory=dict)
     # Written by a subject that chooses its own port.
     port_file: Path | None = None
+    # Where its metrics are, when they are compared with the mock's totals.
+    metrics_port: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,12 @@ class Running:
     """A started subject."""
 
     subject: Subject
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     port: int
     run: Path
     # Start of the process to the first 200 that came through it, in milliseconds.
     cold_ms: float
+    metrics_port: int = 0
 
     @property
     def pid(self) -> int:
@@ -142,39 +146,45 @@ def tensorzero(site: Site) -> Launch:
     return Launch(command, {"TENSORZERO_DISABLE_PSEUDONYMOUS_USAGE_ANALYTICS": "1"}, port_file)
 
 
-def kars_env(site: Site) -> dict[str, str]:
-    """What both kinds of kars have in common: one upstream, nothing but loopback, room for every load."""
-    return {
-        "OPENAI_BASE_URL": f"http://127.0.0.1:{site.upstream}/v1",
-        "OPENAI_API_KEY": "sk-upstream-secret",
-        "SANDBOX_NAME": SANDBOX,
-        "ROUTER_PORT": str(site.port),
-        "ROUTER_INTERNAL_PORT": str(site.port),
-        "FORWARD_PROXY_PORT": str(free_port()),
-        "ROUTER_CONCURRENCY_LIMIT": "4096",
-        "BLOCKLIST_ENABLED": "false",
-        "INFERENCE_POLICY_DIR": str(site.run / "policy"),
-    }
-
-
 def kars(site: Site) -> Launch:
     """Governed: 1 000 rules, a budget, audit to disk."""
     PolicyMount(site.run / "policy").write(governed_policy(site.models, 1_000))
-    env = {
-        "KARS_AUDIT_DIR": str(site.run / "audit"),
-        "TOKEN_BUDGET_PERSIST_PATH": str(site.run / "budget.json"),
-    }
-    return Launch(shlex.split(site.kars), kars_env(site) | env)
+    return kars_launch(
+        site,
+        INFERENCE_POLICY_DIR=str(site.run / "policy"),
+        KARS_AUDIT_DIR=str(site.run / "audit"),
+        TOKEN_BUDGET_PERSIST_PATH=str(site.run / "budget.json"),
+    )
 
 
 def kars_plain(site: Site) -> Launch:
-    """As little governance as the settings allow: a policy that permits all, no audit, nothing persisted."""
-    PolicyMount(site.run / "policy").write({"appliesTo": {"sandboxName": SANDBOX}})
-    env = {"KARS_AUDIT_DIR": "disabled", "TOKEN_BUDGET_PERSIST_PATH": ""}
-    return Launch(shlex.split(site.kars), kars_env(site) | env)
+    """As little governance as the settings allow: no policy, no audit, nothing persisted."""
+    return kars_launch(
+        site,
+        INFERENCE_POLICY_DIR="",
+        INFERENCE_POLICY_MISSING="open",
+        KARS_AUDIT_DIR="disabled",
+        TOKEN_BUDGET_PERSIST_PATH="",
+    )
 
 
-def governed_policy(models: tuple[str, ...], rules: int) -> dict:
+def kars_launch(site: Site, **settings: str) -> Launch:
+    """What both have in common: one upstream, nothing but loopback."""
+    metrics_port = free_port()
+    env = {
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{site.upstream}/v1",
+        "OPENAI_API_KEY": "sk-upstream-secret",
+        "SANDBOX_NAME": SANDBOX,
+        "ROUTER_BIND": "127.0.0.1",
+        "ROUTER_PORT": str(site.port),
+        "ROUTER_METRICS_PORT": str(metrics_port),
+        "FORWARD_PROXY_PORT": str(free_port()),
+        "BLOCKLIST_ENABLED": "false",
+    }
+    return Launch(shlex.split(site.kars), env | settings, metrics_port=metrics_port)
+
+
+def governed_policy(models: tuple[str, ...], rules: int) -> dict[str, Any]:
     """A policy of so many rules, half of them models allowed and half tools denied, under a huge budget."""
     half = rules // 2
     allow = [f"model-{number:05d}" for number in range(half - len(models))] + list(models)
@@ -237,10 +247,11 @@ def start(subject: Subject, site: Site, core: int) -> Running:
     except BaseException:
         procs.stop(process)
         raise
-    return Running(subject, process, port, site.run, (time.perf_counter() - began) * 1e3)
+    cold_ms = (time.perf_counter() - began) * 1e3
+    return Running(subject, process, port, site.run, cold_ms, launch.metrics_port)
 
 
-def await_port(launch: Launch, site: Site, process: subprocess.Popen, began: float) -> int:
+def await_port(launch: Launch, site: Site, process: subprocess.Popen[bytes], began: float) -> int:
     if launch.port_file is None:
         return site.port
     while not (launch.port_file.exists() and launch.port_file.read_text(encoding="ascii")):
@@ -249,7 +260,7 @@ def await_port(launch: Launch, site: Site, process: subprocess.Popen, began: flo
     return int(launch.port_file.read_text(encoding="ascii"))
 
 
-def check_alive(process: subprocess.Popen, log: Path, began: float) -> None:
+def check_alive(process: subprocess.Popen[bytes], log: Path, began: float) -> None:
     if process.poll() is None and time.perf_counter() - began < START_TIMEOUT_S:
         return
     tail = log.read_text(encoding="utf-8", errors="replace")[-800:]
@@ -268,4 +279,3 @@ def answers(port: int, path: str, model: str) -> bool:
             return connection.recv(4096).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
-

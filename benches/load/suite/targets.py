@@ -17,7 +17,7 @@ class Verdict:
 
     target: str
     about: str
-    # Shown as it is: `<= 1.30 × floor`.
+    # Shown as it is: `≤ 1.30`.
     limit: str
     value: Number
     spread: tuple[float, float] | None
@@ -119,7 +119,13 @@ def latency(results: Results) -> list[Verdict]:
         of("T4", "event latency added ÷ Envoy's, p99", added("paced_128", event, "p99"), 0.55, "≤ 0.55"),
         of("T4", "time to first token added ÷ Envoy's", added("paced_128", first, "p50"), 0.6, "≤ 0.6"),
         judge("T5", enough, [sum(late)] if late else [], 0, "0"),
-        of("T5", "Nagle'd upstream: event p99 ÷ direct", ratio("nagle", "kars", "direct", event, "p99"), 1 / 30, "≤ 0.033"),
+        of(
+            "T5",
+            "Nagle'd upstream: event p99 ÷ direct",
+            ratio("nagle", "kars", "direct", event, "p99"),
+            1 / 30,
+            "≤ 0.033",
+        ),
         of(
             "T5",
             "Nagle'd upstream: time to first token below direct, ms",
@@ -141,7 +147,7 @@ def memory(results: Results) -> list[Verdict]:
 
     def by(other: str, *path: str) -> list[float]:
         mine, theirs = kb("kars", *path), kb(other, *path)
-        return [mine / theirs] if mine and theirs else []
+        return [mine / theirs] if mine is not None and theirs else []
 
     def mine(*path: str, scale: float = 1024) -> list[float]:
         value = kb("kars", *path)
@@ -189,5 +195,11 @@ def soundness(results: Results) -> list[Verdict]:
     return [
         judge("sound", "faults in the loads and the books", [sum(faults)] if faults else [], 0, "0"),
         judge("age", f"CPU per call {span}", [windows[-1] / windows[0]] if len(windows) > 1 else [], 1.1, "≤ 1.1"),
-        judge("age", "start on the old audit log ÷ first start", [restart[0] / restart[1]] if all(restart) else [], 1.5, "≤ 1.5"),
+        judge(
+            "age",
+            "start on the old audit log ÷ first start",
+            [restart[0] / restart[1]] if all(restart) else [],
+            1.5,
+            "≤ 1.5",
+        ),
     ]

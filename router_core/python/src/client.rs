@@ -38,7 +38,9 @@ fn request(method: &str, path: &str, body: &[u8], token: Option<&Secret>) -> Vec
         head.push_str("\r\n");
     }
     if !body.is_empty() {
-        head.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
+        head.push_str("content-type: application/json\r\ncontent-length: ");
+        head.push_str(&body.len().to_string());
+        head.push_str("\r\n");
     }
     head.push_str("\r\n");
     let mut bytes = head.into_bytes();

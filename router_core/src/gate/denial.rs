@@ -55,6 +55,14 @@ impl Denial {
         )
     }
 
+    pub(super) fn tool(name: &str, rule: &Rule) -> Self {
+        Self::new(
+            DenialKind::Tool,
+            rule.to_string(),
+            format!("Blocked by governance policy: function '{}' is denied by {rule}", shown(name)),
+        )
+    }
+
     pub(super) fn rate(per_minute: u32, retry: &RetryAfter) -> Self {
         let mut denial = Self::new(
             DenialKind::Rate,

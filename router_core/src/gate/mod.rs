@@ -117,7 +117,7 @@ impl Gate {
         let budget = policy.map(Inference::budget);
         Limits {
             hourly: budget.map_or(0, |b| b.hourly),
-            daily: budget.map(|b| b.daily).filter(|n| *n > 0).unwrap_or(self.daily),
+            daily: budget.filter(|b| b.daily_stated).map_or(self.daily, |b| b.daily),
             monthly: budget.map_or(0, |b| b.monthly),
         }
     }
@@ -135,6 +135,7 @@ impl Gate {
         }
         let models = allowed_models(facts, policy)?;
         self.check_rate(facts, policy)?;
+        check_functions(facts, policy)?;
         let hidden_tools = hidden_tools(facts, policy);
         let per_request = policy.and_then(|p| p.budget().per_request).unwrap_or(self.per_request);
         check_cap(facts, per_request)?;
@@ -294,6 +295,17 @@ fn hidden_tools(facts: &Facts<'_>, policy: Option<&Inference>) -> Vec<usize> {
     let denied = |name: &str| !policy.tool(name).allowed();
     let hidden = |tool: &crate::wire::request::Tool<'_>| tool.name.as_deref().is_some_and(denied);
     request.tools.iter().enumerate().filter(|(_, t)| hidden(t)).map(|(i, _)| i).collect()
+}
+
+/// Chat's older `functions` cannot be offered without one of them: a denied one refuses the call.
+fn check_functions(facts: &Facts<'_>, policy: Option<&Inference>) -> Result<(), Denial> {
+    let (Some(policy), Some(request)) = (policy, facts.request) else { return Ok(()) };
+    for name in request.functions.iter().filter_map(|f| f.name.as_deref()) {
+        if let Verdict::Deny { rule } = policy.tool(name) {
+            return Err(Denial::tool(name, &rule));
+        }
+    }
+    Ok(())
 }
 
 fn check_cap(facts: &Facts<'_>, per_request: u64) -> Result<(), Denial> {

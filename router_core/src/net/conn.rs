@@ -53,8 +53,9 @@ impl Conn {
     }
 
     /// Whether an idle connection has become readable: the peer closed it, or sent bytes nobody asked for.
-    pub fn is_stale(&self, cx: &mut Context<'_>) -> bool {
-        self.tcp().poll_read_ready(cx).is_ready()
+    /// (TLS session tickets are read and kept; they make nothing stale.)
+    pub fn is_stale(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_read(cx, &mut [0; 1]).is_ready()
     }
 
     /// Acknowledges what was read at once, so that an upstream with Nagle's algorithm on sends its next

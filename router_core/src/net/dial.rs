@@ -13,19 +13,15 @@ pub async fn connect(host: &str, port: u16, per_address: Duration) -> Result<Tcp
     let addresses = resolve(host, port, per_address).await?;
     let mut last = Error::new(Kind::Upstream(Step::Resolve), format!("{host} has no address"));
     for address in addresses {
-        match timeout(per_address, TcpStream::connect(address)).await {
+        last = match timeout(per_address, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // A refusal costs latency only.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Ok(Err(e)) => {
-                last = Error::new(Kind::Upstream(Step::Connect), format!("connect to {host}:{port}: {e}"))
-            }
-            Err(_) => {
-                last = Error::new(Kind::Timeout(Step::Connect), format!("connect to {host}:{port} timed out"))
-            }
-        }
+            Ok(Err(e)) => Error::new(Kind::Upstream(Step::Connect), format!("connect to {host}:{port}: {e}")),
+            Err(_) => Error::new(Kind::Timeout(Step::Connect), format!("connect to {host}:{port} timed out")),
+        };
     }
     Err(last)
 }

@@ -82,12 +82,12 @@ pub async fn run(
     if let Err(failure) = call.serve().await {
         call.fail(&failure);
     }
-    // What failed before the body is still to be written.
-    let flushed = std::future::poll_fn(|cx| call.client.poll_flush(cx)).await;
-    if flushed.is_err() {
-        call.account.end = StreamEnd::ClientGone;
-    }
+    // The record is there before the client can know that the call is over.
     call.account.record(worker);
+    let mut watch = Watch::new(&shared.settings.timeouts, call.dialect(), Instant::now(), false);
+    if stream::flush(worker, call.client, call.deadline, &mut watch).await.is_err() {
+        call.client.close_after();
+    }
     flight.end(call.account.status);
 }
 
@@ -335,12 +335,15 @@ impl<'i> Call<'_, 'i> {
         provider: &Provider,
     ) -> Result<(), Failure> {
         let good = (200..300).contains(&response.status);
+        let secrets: Vec<_> = provider.authorization().iter().map(|a| needle(a.value().expose())).collect();
+        for secret in &secrets {
+            stream::blot(&mut response.lines, secret);
+        }
         let floor_of = permit.snapshot().inference.clone();
         let floor = floor_of
             .as_deref()
             .and_then(Inference::floor)
             .filter(|_| good && self.route.operation.generates());
-        let secrets: Vec<_> = provider.authorization().iter().map(|a| needle(a.value().expose())).collect();
         if floor.is_some() && response.encoded {
             let detail = "the upstream compressed an answer that a content floor must inspect";
             self.account.charge = permit.settle(None, true, false);
@@ -480,9 +483,9 @@ impl<'i> Call<'_, 'i> {
             }
             Stop::Failed(e) => {
                 self.account.end = match e.kind() {
-                    Kind::Upstream(step) | Kind::Timeout(step) => {
-                        metrics.upstream_error(step);
-                        StreamEnd::Upstream(step)
+                    Kind::Upstream(at) | Kind::Timeout(at) => {
+                        metrics.upstream_error(at);
+                        StreamEnd::Upstream(at)
                     }
                     _ => StreamEnd::Drained,
                 };

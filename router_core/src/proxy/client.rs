@@ -33,6 +33,7 @@ pub enum Client {
 
 /// An HTTP/1.1 connection, answer side.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is its own fact of the exchange")]
 pub struct H1 {
     /// The socket; the server reads requests from it.
     pub tcp: TcpStream,
@@ -176,6 +177,7 @@ impl H1 {
 
     /// Readies the connection for the next request; `watch` is off while the client has already sent more,
     /// since then readable does not mean gone.
+    #[expect(clippy::fn_params_excessive_bools, reason = "each is its own fact of the exchange")]
     pub fn reset(&mut self, http10: bool, head_only: bool, keep_alive: bool, watch: bool) {
         self.http10 = http10;
         self.head_only = head_only;

@@ -66,7 +66,7 @@ pub enum Door {
 /// How a request's bytes end up.
 enum Ready {
     /// The whole head and body are in the buffer: `head` bytes, then the body's transport bytes.
-    Request { head: usize, used: usize, decoded: Option<Vec<u8>>, held: Held },
+    Request { head: usize, used: usize, decoded: Option<Vec<u8>>, memory: Memory },
     /// The client speaks HTTP/2.
     Preface,
     /// The client closed, or waited too long between requests.
@@ -74,12 +74,12 @@ enum Ready {
 }
 
 /// Bytes counted against the memory that all bodies share; given back on drop.
-struct Held {
+struct Memory {
     worker: Rc<Worker>,
     bytes: usize,
 }
 
-impl Drop for Held {
+impl Drop for Memory {
     fn drop(&mut self) {
         self.worker.shared.body_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -89,9 +89,9 @@ impl Connection {
     async fn run(mut self) {
         loop {
             match self.read_request().await {
-                Ok(Ready::Request { head, used, decoded, held }) => {
+                Ok(Ready::Request { head, used, decoded, memory }) => {
                     self.respond(head, used, decoded.as_deref()).await;
-                    drop(held);
+                    drop(memory);
                     self.consume(used);
                 }
                 Ok(Ready::Preface) => {
@@ -148,24 +148,24 @@ impl Connection {
 
     async fn read_body(&mut self, head: usize, framing: Framing, expects: bool) -> Result<Ready> {
         let limit = self.worker.shared.settings.body_limit;
-        let mut held = Held { worker: Rc::clone(&self.worker), bytes: 0 };
+        let mut memory = Memory { worker: Rc::clone(&self.worker), bytes: 0 };
         match framing {
             Framing::Empty | Framing::UntilClose => {
-                Ok(Ready::Request { head, used: head, decoded: None, held })
+                Ok(Ready::Request { head, used: head, decoded: None, memory })
             }
             Framing::Length(n) => {
                 let length =
                     usize::try_from(n).ok().filter(|n| *n <= limit).ok_or_else(|| too_large(n, limit))?;
                 let used = head + length;
                 if self.buffer.len() < used {
-                    held.add(length)?;
+                    memory.add(length)?;
                     self.proceed(expects);
                     self.buffer.reserve_exact(used - self.buffer.len());
                 }
                 while self.buffer.len() < used {
                     self.await_body().await?;
                 }
-                Ok(Ready::Request { head, used, decoded: None, held })
+                Ok(Ready::Request { head, used, decoded: None, memory })
             }
             Framing::Chunked => {
                 self.proceed(expects);
@@ -180,9 +180,9 @@ impl Connection {
                     if decoded.len() > limit {
                         return Err(too_large(decoded.len() as u64, limit));
                     }
-                    held.add(decoded.len() - before)?;
+                    memory.add(decoded.len() - before)?;
                     if fed.done {
-                        return Ok(Ready::Request { head, used, decoded: Some(decoded), held });
+                        return Ok(Ready::Request { head, used, decoded: Some(decoded), memory });
                     }
                     // Decoded bytes need not stay in their transport coding too.
                     self.buffer.drain(head..used);
@@ -297,7 +297,7 @@ impl Connection {
     }
 }
 
-impl Held {
+impl Memory {
     /// Counts more bytes; fails when all bodies together would hold too much.
     fn add(&mut self, bytes: usize) -> Result<()> {
         if self.bytes + bytes <= COUNTED_BYTES && self.bytes == 0 {
@@ -368,7 +368,7 @@ pub async fn dispatch(
             call::run(worker, client, deadline, inbound, &route, trace).await;
         }
         Found::Route(Endpoint::Local(endpoint)) => {
-            local::serve(worker, client, inbound, endpoint, peer, trace)
+            local::serve(worker, client, inbound, endpoint, peer, trace);
         }
         Found::Route(Endpoint::Cold) => cold::serve(worker, client, inbound, peer, trace).await,
         Found::WrongMethod(methods) => {

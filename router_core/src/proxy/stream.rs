@@ -185,7 +185,30 @@ pub async fn until_head<T>(
     .await
 }
 
-/// Moves the answer's body through `sink` to the client until it has ended and is written.
+/// Writes out what is pending of an answer, for as long as the client takes it.
+pub async fn flush(
+    worker: &Worker,
+    client: &mut Client,
+    deadline: &mut Deadline,
+    watch: &mut Watch<'_>,
+) -> Result<(), Stop> {
+    poll_fn(|cx| match client.poll_flush(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::Gone)),
+        Poll::Pending if worker.shared.is_killed() => Poll::Ready(Err(killed())),
+        Poll::Pending => {
+            watch.stalled.get_or_insert_with(Instant::now);
+            match watch.poll(cx, deadline) {
+                Poll::Ready(Due::Stop(stop)) => Poll::Ready(Err(stop)),
+                _ => Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// Moves the answer's body through `sink` to the client until it has ended. Its last bytes are left to
+/// [`flush`], so that the call can be settled and recorded before the client knows that it is over.
 pub async fn relay(
     worker: &Worker,
     client: &mut Client,
@@ -194,7 +217,6 @@ pub async fn relay(
     source: &mut Source,
     sink: &mut Sink<'_>,
 ) -> Result<(), Stop> {
-    let mut ended = false;
     poll_fn(|cx| {
         if worker.shared.is_killed() {
             return Poll::Ready(Err(killed()));
@@ -212,12 +234,9 @@ pub async fn relay(
                     };
                 }
             }
-            if ended {
-                return Poll::Ready(Ok(()));
-            }
             match pump(cx, worker, client, source, sink) {
-                Poll::Ready(Ok(whole)) => {
-                    ended = whole;
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(false)) => {
                     watch.heard = Instant::now();
                     watch.told = watch.heard;
                     continue;
@@ -533,7 +552,7 @@ pub fn violation(found: &Violation) -> Failure {
 }
 
 /// Overwrites a secret with stars: same length, so that lengths already announced stay true.
-fn blot(content: &mut [u8], secret: &memmem::Finder<'_>) {
+pub fn blot(content: &mut [u8], secret: &memmem::Finder<'_>) {
     let mut from = 0;
     while let Some(found) = content.get(from..).and_then(|rest| secret.find(rest)) {
         let start = from + found;

@@ -55,7 +55,7 @@ impl Pool {
         let idle = self.idle.get(upstream)?;
         poll_fn(|cx| {
             let mut idle = idle.borrow_mut();
-            while let Some(conn) = idle.pop() {
+            while let Some(mut conn) = idle.pop() {
                 if !conn.is_stale(cx) {
                     return Poll::Ready(Some(conn));
                 }
@@ -193,13 +193,10 @@ async fn dial(worker: &Worker, provider: &Provider) -> Result<Conn> {
     let Some(tls) = &worker.shared.tls else {
         return Err(Error::new(Kind::Bug, "an https upstream without a TLS configuration"));
     };
-    match timeout(timeouts.tls, tls.connect(&origin.host, tcp)).await {
-        Ok(stream) => Ok(Conn::Tls(Box::new(stream?))),
-        Err(_) => {
-            let detail = format!("TLS handshake with {} timed out", origin.host);
-            Err(Error::new(Kind::Timeout(Step::Tls), detail))
-        }
-    }
+    let shaken = timeout(timeouts.tls, tls.connect(&origin.host, tcp)).await.map_err(|_| {
+        Error::new(Kind::Timeout(Step::Tls), format!("TLS handshake with {} timed out", origin.host))
+    })?;
+    Ok(Conn::Tls(Box::new(shaken?)))
 }
 
 async fn exchange(worker: &Rc<Worker>, mut conn: Conn, out: &Outbound<'_>) -> Result<Response, Broke> {

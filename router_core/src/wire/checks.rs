@@ -48,7 +48,7 @@ pub fn response_head(bytes: &[u8]) {
 }
 
 fn fields(fields: &head::Fields<'_>, text: &[u8]) {
-    for field in fields {
+    for field in fields.iter() {
         assert!(!field.name.is_empty() && field.name.bytes().all(|b| b.is_ascii_graphic() && b != b':'));
         assert!(field.value.iter().all(|b| !b.is_ascii_control() || *b == b'\t'));
         assert_eq!(field.value, field.value.trim_ascii());

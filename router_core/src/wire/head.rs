@@ -9,9 +9,15 @@ mod tests;
 
 use std::mem::MaybeUninit;
 
+use httparse::Status;
+use memchr::memmem;
+
 use crate::error::{Error, Kind, Result};
 use crate::limits;
 use crate::wire::body::Framing;
+
+/// How much of an unfinished long head is parsed: see [`attempt`].
+const EARLY_BYTES: usize = 1024;
 
 /// One header field, borrowed from the read buffer. The value has no surrounding white space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,49 +28,78 @@ pub struct Field<'b> {
     pub value: &'b [u8],
 }
 
-impl Field<'_> {
-    const NONE: Self = Self { name: "", value: &[] };
-}
-
 /// A head's fields in wire order, in a fixed array so that parsing allocates nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'b> {
-    slots: [Field<'b>; limits::HEAD_FIELDS],
+    head: &'b [u8],
+    slots: [Slot; limits::HEAD_FIELDS],
     len: usize,
 }
 
+/// Where a field stands in the head. Offsets of 16 bits reach through [`limits::HEAD_BYTES`] and keep a
+/// parsed head below 1 KiB: it is moved several times per message.
+#[derive(Debug, Default, Clone, Copy)]
+struct Slot {
+    name: u16,
+    name_len: u16,
+    value: u16,
+    value_len: u16,
+}
+
+const _: () = assert!(limits::HEAD_BYTES <= 1 << 16);
+
 impl<'b> Fields<'b> {
     /// The fields in wire order.
-    pub fn iter(&self) -> std::slice::Iter<'_, Field<'b>> {
-        self.slots.get(..self.len).unwrap_or(&[]).iter()
+    pub fn iter(&self) -> impl Iterator<Item = Field<'b>> + '_ {
+        self.spans().map(|(name, value)| Field { name: std::str::from_utf8(name).unwrap_or(""), value })
     }
 
     /// The first value of `name` (any case).
     pub fn value(&self, name: &str) -> Option<&'b [u8]> {
-        self.iter().find(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value)
+        self.values(name).next()
     }
 
     /// Whether the comma-separated list field `name` holds `token` (both any case), in any of its lines.
     pub fn lists(&self, name: &str, token: &str) -> bool {
-        let mut lines = self.iter().filter(|f| f.name.eq_ignore_ascii_case(name));
-        lines.any(|f| members(f.value).any(|m| m.eq_ignore_ascii_case(token.as_bytes())))
+        self.values(name).any(|value| members(value).any(|m| m.eq_ignore_ascii_case(token.as_bytes())))
     }
 
-    fn copied(parsed: &[httparse::Header<'b>]) -> Self {
-        let mut slots = [Field::NONE; limits::HEAD_FIELDS];
+    fn values(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        self.spans().filter(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    fn spans(&self) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
+        let head = self.head;
+        let part = move |start: u16, len: u16| {
+            let start = usize::from(start);
+            head.get(start..start + usize::from(len)).unwrap_or(&[])
+        };
+        let slots = self.slots.get(..self.len).unwrap_or(&[]).iter();
+        slots.map(move |s| (part(s.name, s.name_len), part(s.value, s.value_len)))
+    }
+
+    /// The fields that were parsed from `head`, each line of which has to end with CRLF.
+    fn of(head: &'b [u8], parsed: &[httparse::Header<'b>]) -> Result<Self> {
+        let short = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
+        let mut slots = [Slot::default(); limits::HEAD_FIELDS];
         for (slot, header) in slots.iter_mut().zip(parsed) {
-            *slot = Field { name: header.name, value: header.value };
+            let name = offset(header.name.as_bytes());
+            // httparse took an LF before the name, and would have taken a CR before it as nothing else.
+            if name.checked_sub(2).and_then(|at| head.get(at)) != Some(&b'\r') {
+                return Err(bare());
+            }
+            *slot = Slot {
+                name: short(name),
+                name_len: short(header.name.len()),
+                value: short(offset(header.value)),
+                value_len: short(header.value.len()),
+            };
         }
-        Self { slots, len: parsed.len().min(limits::HEAD_FIELDS) }
-    }
-}
-
-impl<'f, 'b> IntoIterator for &'f Fields<'b> {
-    type Item = &'f Field<'b>;
-    type IntoIter = std::slice::Iter<'f, Field<'b>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
+        if !head.ends_with(b"\r\n\r\n") {
+            return Err(bare());
+        }
+        Ok(Self { head, slots, len: parsed.len() })
     }
 }
 
@@ -117,19 +152,17 @@ pub struct ResponseHead<'b> {
 /// Fails with `TooLarge` above [`limits::HEAD_BYTES`], else with `BadRequest` and the rule that was broken.
 pub fn request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>> {
     let Some(skipped) = leading_line(bytes)? else { return Ok(None) };
-    let bytes = bytes.get(skipped..).unwrap_or(&[]);
+    let bytes = window(bytes.get(skipped..).unwrap_or(&[]));
     let mut slots = [const { MaybeUninit::uninit() }; limits::HEAD_FIELDS];
     let mut head = httparse::Request::new(&mut []);
-    let Some(end) = head_end(bytes)? else {
-        let parsed = head.parse_with_uninit_headers(early(bytes), &mut slots);
-        return parsed.map(|_| None).map_err(grammar);
+    let end = match head.parse_with_uninit_headers(attempt(bytes), &mut slots).map_err(grammar)? {
+        Status::Complete(end) => end,
+        Status::Partial => return unfinished(bytes).map(|()| None),
     };
-    let whole = bytes.get(..end).unwrap_or(&[]);
-    let parsed = head.parse_with_uninit_headers(whole, &mut slots);
     let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
-        return Err(parsed.map_or_else(grammar, |_| bare()));
+        return Err(grammar(httparse::Error::Token));
     };
-    complete(parsed, end)?;
+    let fields = Fields::of(bytes.get(..end).unwrap_or(&[]), head.headers)?;
     rules::target(method, target)?;
     let seen = rules::Seen::scan(head.headers)?;
     let http10 = minor == 0;
@@ -138,7 +171,7 @@ pub fn request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>> {
         method,
         target,
         http10,
-        fields: Fields::copied(head.headers),
+        fields,
         framing: seen.request_framing(method, http10)?,
         keep_alive: seen.keep_alive(http10),
         expect_continue: seen.expect_continue && !http10,
@@ -152,35 +185,27 @@ pub fn request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>> {
 /// §6.3); one without framing fields lasts until the connection closes. No empty line may come first.
 /// Errors are those of [`request`].
 pub fn response<'b>(bytes: &'b [u8], method: &str) -> Result<Option<ResponseHead<'b>>> {
-    let mut slots = [const { MaybeUninit::uninit() }; limits::HEAD_FIELDS];
-    let mut head = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
     if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Err(Error::bad_request("an empty line stands before the status line"));
     }
-    let Some(end) = head_end(bytes)? else {
-        let parsed = config.parse_response_with_uninit_headers(&mut head, early(bytes), &mut slots);
-        return parsed.map(|_| None).map_err(grammar);
+    let bytes = window(bytes);
+    let mut slots = [const { MaybeUninit::uninit() }; limits::HEAD_FIELDS];
+    let mut head = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let parsed = config.parse_response_with_uninit_headers(&mut head, attempt(bytes), &mut slots);
+    let end = match parsed.map_err(grammar)? {
+        Status::Complete(end) => end,
+        Status::Partial => return unfinished(bytes).map(|()| None),
     };
-    let whole = bytes.get(..end).unwrap_or(&[]);
-    let parsed = config.parse_response_with_uninit_headers(&mut head, whole, &mut slots);
-    let (Some(status), Some(minor)) = (head.code, head.version) else {
-        return Err(parsed.map_or_else(grammar, |_| bare()));
-    };
-    complete(parsed, end)?;
-    if status < 100 {
+    let (Some(status @ 100..), Some(minor)) = (head.code, head.version) else {
         return Err(Error::bad_request("the status code is below 100"));
-    }
+    };
+    let fields = Fields::of(bytes.get(..end).unwrap_or(&[]), head.headers)?;
     let seen = rules::Seen::scan(head.headers)?;
     let http10 = minor == 0;
     let framing = seen.response_framing(method, status, http10)?;
-    Ok(Some(ResponseHead {
-        status,
-        fields: Fields::copied(head.headers),
-        framing,
-        keep_alive: framing != Framing::UntilClose && seen.keep_alive(http10),
-        len: end,
-    }))
+    let keep_alive = framing != Framing::UntilClose && seen.keep_alive(http10);
+    Ok(Some(ResponseHead { status, fields, framing, keep_alive, len: end }))
 }
 
 /// Bytes of the one empty line that may come before a request line; `None` when that is not known yet.
@@ -196,43 +221,38 @@ fn leading_line(bytes: &[u8]) -> Result<Option<usize>> {
     }
 }
 
-/// Where the head ends, after its empty line; `None` when that line is not there yet. Refuses line ends other
-/// than CRLF and heads above the bounds, so that repeated calls on a growing head stay cheap.
-fn head_end(bytes: &[u8]) -> Result<Option<usize>> {
-    let window = bytes.get(..limits::HEAD_BYTES).unwrap_or(bytes);
-    let (mut line, mut lines) = (0, 0);
-    for at in memchr::memchr_iter(b'\n', window) {
+/// As much of `bytes` as a head may have, and one byte more.
+fn window(bytes: &[u8]) -> &[u8] {
+    bytes.get(..=limits::HEAD_BYTES).unwrap_or(bytes)
+}
+
+/// The part of `window` that is worth parsing: all of it when a head may end there; else only its start, enough
+/// to refuse at once what is not HTTP, so that a head that comes byte by byte is not parsed whole each time.
+fn attempt(window: &[u8]) -> &[u8] {
+    match window.get(..EARLY_BYTES) {
+        Some(early) if memmem::find(window, b"\r\n\r\n").is_none() => early,
+        _ => window.get(..limits::HEAD_BYTES).unwrap_or(window),
+    }
+}
+
+/// Checks a head whose end is not there yet: it may still end within the bounds, and no line of it ends
+/// without CR.
+fn unfinished(window: &[u8]) -> Result<()> {
+    let mut line = 0;
+    for (lines, at) in memchr::memchr_iter(b'\n', window).enumerate() {
         if at == line || window.get(at - 1) != Some(&b'\r') {
             return Err(bare());
         }
-        if at == line + 1 {
-            return Ok(Some(at + 1));
-        }
-        line = at + 1;
-        lines += 1;
-        if lines > limits::HEAD_FIELDS + 1 {
+        if lines > limits::HEAD_FIELDS {
             return Err(grammar(httparse::Error::TooManyHeaders));
         }
+        line = at + 1;
     }
     if window.len() < limits::HEAD_BYTES {
-        return Ok(None);
+        return Ok(());
     }
-    let (got, max) = (bytes.len() as u64, limits::HEAD_BYTES as u64);
+    let (got, max) = (window.len() as u64, limits::HEAD_BYTES as u64);
     Err(Error::new(Kind::TooLarge { got, max }, "the message head is too large"))
-}
-
-/// The part of an unfinished head that is checked at once: enough to refuse what is not HTTP without waiting
-/// for an empty line, and small enough that a head sent byte by byte costs no more than its square of this.
-fn early(bytes: &[u8]) -> &[u8] {
-    bytes.get(..1024).unwrap_or(bytes)
-}
-
-fn complete(parsed: httparse::Result<usize>, end: usize) -> Result<()> {
-    match parsed {
-        Ok(httparse::Status::Complete(n)) if n == end => Ok(()),
-        Ok(_) => Err(bare()),
-        Err(e) => Err(grammar(e)),
-    }
 }
 
 fn bare() -> Error {

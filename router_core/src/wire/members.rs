@@ -28,9 +28,10 @@ pub(super) fn members<'a, const N: usize>(
     deserializer.end().map(|()| found)
 }
 
-struct Members<const N: usize> {
-    names: [&'static str; N],
-    repeats: Repeats,
+/// Picks the values of `names` from an object, as [`members`] does.
+pub(super) struct Members<const N: usize> {
+    pub(super) names: [&'static str; N],
+    pub(super) repeats: Repeats,
 }
 
 impl<'de, const N: usize> Visitor<'de> for Members<N> {

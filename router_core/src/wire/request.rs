@@ -3,6 +3,7 @@
 //! The body is parsed once. Strings that no policy reads (the prompt) are passed over, not decoded.
 
 mod decode;
+mod lists;
 mod media;
 mod rewrite;
 #[cfg(test)]

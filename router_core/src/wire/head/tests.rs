@@ -214,6 +214,8 @@ fn bounds_heads_whatever_the_read_size() {
     );
     let many = lines(&"a:b\r\n".repeat(limits::HEAD_FIELDS));
     assert!(request(&many).is_err() && request(&many[..many.len() - 2]).is_err());
+    let late = lines(&format!("A: {}\r\n{}", "b".repeat(2000), "a:b\r\n".repeat(limits::HEAD_FIELDS)));
+    assert!(request(&late[..late.len() - 2]).is_err());
 }
 
 #[test]

@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Request, Spanned, StreamUsage, Tool, media};
+use super::lists::{Elements, List, carries_reasoning, list_span, read_tools, value_span};
+use super::{Request, Spanned, StreamUsage, media};
 use crate::error::{Error, Result};
 use crate::ids::Operation;
 use crate::limits;
 use crate::wire::members::{Name, Repeats, members, string};
 
-/// The keys that are read. The last two only of responses: elsewhere `input` is text.
+/// The keys that are read; the last four are lists. The last two only of responses: elsewhere `input` is text.
 const KEYS: [&str; 12] = [
     "model",
     "stream",
@@ -28,6 +29,7 @@ const KEYS: [&str; 12] = [
     "input",
     "include",
 ];
+const SINGLE: usize = 8;
 
 pub(super) fn read(operation: Operation, body: &[u8]) -> Result<Request<'_>> {
     let text = std::str::from_utf8(body).map_err(|_| Error::bad_request("the body is not valid UTF-8"))?;
@@ -35,7 +37,7 @@ pub(super) fn read(operation: Operation, body: &[u8]) -> Result<Request<'_>> {
     if body.get(open) != Some(&b'{') {
         return Err(Error::bad_request("the body is not a JSON object"));
     }
-    let names = if operation == Operation::Responses { &KEYS[..] } else { KEYS.split_at(10).0 };
+    let names = if operation == Operation::Responses { &KEYS[..] } else { KEYS.split_at(SINGLE + 2).0 };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let found = deserializer.deserialize_map(Body { names }).map_err(|e| refused(&e))?;
     deserializer.end().map_err(|e| refused(&e))?;
@@ -44,21 +46,23 @@ pub(super) fn read(operation: Operation, body: &[u8]) -> Result<Request<'_>> {
 
 /// The error of a body that `serde_json` refused. Its own texts name a place and never quote the body, save for
 /// values of a wrong type, of which the passes here meet none but numbers and literals.
-fn refused(cause: &serde_json::Error) -> Error {
+pub(super) fn refused(cause: &serde_json::Error) -> Error {
     match cause.classify() {
         serde_json::error::Category::Data => Error::bad_request(cause.to_string()),
         _ => Error::bad_request(format!("the body is not valid JSON: {cause}")),
     }
 }
 
-fn wrong_type(key: &str) -> Error {
+pub(super) fn wrong_type(key: &str) -> Error {
     Error::bad_request(format!("'{key}' has a wrong type"))
 }
 
 /// The values of the keys that are read, as written.
 #[derive(Default)]
 struct Found<'b> {
-    values: [Option<&'b RawValue>; 10],
+    values: [Option<&'b RawValue>; SINGLE],
+    tools: List<'b>,
+    functions: List<'b>,
     reasoning: Vec<&'b str>,
     members: usize,
 }
@@ -87,67 +91,26 @@ impl<'de> Visitor<'de> for Body {
             if std::mem::replace(seen, true) {
                 return Err(A::Error::custom(format_args!("'{name}' is repeated")));
             }
-            match found.values.get_mut(key) {
-                Some(slot) => *slot = Some(map.next_value()?),
-                None => map.next_value_seed(Elements { key: name, into: &mut found.reasoning })?,
+            match (found.values.get_mut(key), name) {
+                (Some(slot), _) => *slot = Some(map.next_value()?),
+                (None, "tools") => found.tools = map.next_value_seed(Elements { key: name, text: false })?,
+                (None, "functions") => {
+                    found.functions = map.next_value_seed(Elements { key: name, text: false })?;
+                }
+                (None, _) => {
+                    let list = map.next_value_seed(Elements { key: name, text: true })?;
+                    let carrying = list.elements.into_iter().filter(|element| carries_reasoning(element));
+                    found.reasoning.extend(carrying.map(RawValue::get));
+                }
             }
         }
         Ok(found)
     }
 }
 
-/// Picks the elements of `input` and `include` that carry reasoning; text and null have none.
-struct Elements<'o, 'b> {
-    key: &'static str,
-    into: &'o mut Vec<&'b str>,
-}
-
-impl<'de> DeserializeSeed<'de> for Elements<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Elements<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' to be an array", self.key)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, _text: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        while let Some(element) = elements.next_element::<&RawValue>()? {
-            if carries_reasoning(element) {
-                self.into.push(element.get());
-            }
-        }
-        Ok(())
-    }
-}
-
-fn carries_reasoning(element: &RawValue) -> bool {
-    if memchr::memmem::find(element.get().as_bytes(), b"reasoning").is_none() {
-        return false;
-    }
-    let kind = members(element.get(), ["type"], Repeats::Last).ok().and_then(|[kind]| kind);
-    kind.and_then(string).is_some_and(|kind| kind == "reasoning")
-        || string(element).is_some_and(|text| text == "reasoning.encrypted_content")
-}
-
 /// Decodes the values that were found.
 fn view<'b>(body: &'b str, open: usize, found: &Found<'b>) -> Result<Request<'b>> {
-    let [model, stream, completion_cap, cap, output_cap, n, best_of, options, tools, functions] =
-        found.values;
+    let [model, stream, completion_cap, cap, output_cap, n, best_of, options] = found.values;
     let mut nulls = Vec::new();
     let mut present = |key: &'static str, value: Option<&'b RawValue>| {
         let value = value?;
@@ -165,13 +128,17 @@ fn view<'b>(body: &'b str, open: usize, found: &Found<'b>) -> Result<Request<'b>
             caps.push((key, Spanned { value: number(key, value)?, span: span(body, value.get()) }));
         }
     }
-    let n = present("n", n).map_or(Ok(1), |value| positive("n", value))?;
-    let best_of = present("best_of", best_of).map_or(Ok(1), |value| positive("best_of", value))?;
+    let n = present("n", n).map_or(Ok(1), |value| number("n", value))?;
+    let best_of = present("best_of", best_of).map_or(Ok(1), |value| number("best_of", value))?;
     let model = present("model", model).map(|value| read_model(body, value)).transpose()?;
     let stream = present("stream", stream).map_or(Ok(false), |value| boolean("stream", value))?;
     let stream_usage = stream_usage(body, options)?;
-    let tools = present("tools", tools);
-    let functions = present("functions", functions);
+    let tools_span = if found.tools.present { list_span(body, "tools", &found.tools)? } else { None };
+    for (key, list) in [("tools", &found.tools), ("functions", &found.functions)] {
+        if list.null {
+            nulls.extend(value_span(body, key)?.map(|span| (key, span)));
+        }
+    }
     let (media_parts, payload) = media::scan(body.as_bytes());
     Ok(Request {
         model,
@@ -179,9 +146,9 @@ fn view<'b>(body: &'b str, open: usize, found: &Found<'b>) -> Result<Request<'b>
         caps,
         choices: n.max(best_of),
         stream_usage,
-        tools_span: tools.map(|value| span(body, value.get())),
-        tools: tools.map_or(Ok(Vec::new()), |value| read_tools(body, "tools", value))?,
-        functions: functions.map_or(Ok(Vec::new()), |value| read_tools(body, "functions", value))?,
+        tools_span,
+        tools: read_tools(body, "tools", &found.tools)?,
+        functions: read_tools(body, "functions", &found.functions)?,
         reasoning: found.reasoning.iter().map(|element| span(body, element)).collect(),
         nulls,
         text_bytes: (body.len() as u64).saturating_sub(payload),
@@ -192,7 +159,7 @@ fn view<'b>(body: &'b str, open: usize, found: &Found<'b>) -> Result<Request<'b>
 }
 
 /// Where `part`, a piece of `body`, stands in it.
-fn span(body: &str, part: &str) -> Range<usize> {
+pub(super) fn span(body: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr().saturating_sub(body.as_ptr().addr());
     start..start.saturating_add(part.len())
 }
@@ -210,10 +177,6 @@ fn number(key: &str, value: &RawValue) -> Result<u64> {
 }
 
 /// A count of answers. Zero is refused: a reservation for none would hold nothing back.
-fn positive(key: &str, value: &RawValue) -> Result<u64> {
-    number(key, value).and_then(|n| if n > 0 { Ok(n) } else { Err(wrong_type(key)) })
-}
-
 fn boolean(key: &str, value: &RawValue) -> Result<bool> {
     match value.get() {
         "true" => Ok(true),
@@ -241,39 +204,5 @@ fn stream_usage(body: &str, options: Option<&RawValue>) -> Result<StreamUsage> {
         "true" => Ok(StreamUsage::On),
         "false" | "null" => Ok(StreamUsage::Off(span(body, usage.get()))),
         _ => Err(wrong_type("include_usage")),
-    }
-}
-
-fn read_tools<'b>(body: &str, key: &str, value: &'b RawValue) -> Result<Vec<Tool<'b>>> {
-    let elements: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(|_| wrong_type(key))?;
-    elements
-        .into_iter()
-        .map(|element| Ok(Tool { name: tool_name(key, element.get())?, span: span(body, element.get()) }))
-        .collect()
-}
-
-fn tool_name<'b>(key: &str, element: &'b str) -> Result<Option<Cow<'b, str>>> {
-    if !element.starts_with('{') {
-        return Err(wrong_type(key));
-    }
-    let [function, flat] =
-        members(element, ["function", "name"], Repeats::Refuse).map_err(|e| refused(&e))?;
-    let nested = match function.map(RawValue::get) {
-        None | Some("null") => None,
-        Some(object) if object.starts_with('{') => {
-            let [name] = members(object, ["name"], Repeats::Refuse).map_err(|e| refused(&e))?;
-            name
-        }
-        Some(_) => return Err(wrong_type("function")),
-    };
-    let named = |value: Option<&'b RawValue>| match value {
-        Some(value) if value.get() != "null" => string(value).map(Some).ok_or_else(|| wrong_type("name")),
-        _ => Ok(None),
-    };
-    match (named(nested)?, named(flat)?) {
-        // Which of the two a provider reads depends on the API: policy must not see only the other one.
-        (Some(nested), Some(flat)) if nested != flat => Err(Error::bad_request("a tool has two names")),
-        (Some(name), _) | (None, Some(name)) => Ok(Some(name)),
-        (None, None) => Ok(None),
     }
 }

@@ -133,7 +133,7 @@ fn refuses_wrong_types_and_names_the_key() {
         (r#"{"max_tokens":-1}"#, "max_tokens"),
         (r#"{"max_tokens":1.0}"#, "max_tokens"),
         (r#"{"max_output_tokens":18446744073709551616}"#, "max_output_tokens"),
-        (r#"{"n":0}"#, "n"),
+        (r#"{"n":-1}"#, "n"),
         (r#"{"best_of":[]}"#, "best_of"),
         (r#"{"tools":{}}"#, "tools"),
         (r#"{"tools":["a"]}"#, "tools"),
@@ -159,6 +159,16 @@ fn takes_null_as_absent_and_keeps_its_place() {
     assert!(request.model.is_none() && !request.stream && request.caps.is_empty() && request.choices == 1);
     assert!(request.nulls.iter().all(|(_, span)| &body[span.clone()] == "null"));
     assert_eq!(request.nulls.len(), 6);
+}
+
+#[test]
+fn knows_the_place_of_tools_full_or_empty() {
+    for tools in ["[]", "[ ]", "[{}]", "[ {} , {\"name\":\"]\"}\n]"] {
+        let body = format!("{{\"a\":[],\"tools\" : {tools} ,\"b\":[]}}");
+        let place = chat(&body).tools_span.unwrap();
+        assert_eq!(&body[place], tools);
+    }
+    assert_eq!(chat("{\"tools\":null}").tools_span, None);
 }
 
 #[test]

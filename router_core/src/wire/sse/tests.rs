@@ -83,12 +83,15 @@ fn holds_a_final_cr_until_the_next_byte() {
 }
 
 #[test]
-fn drops_an_event_above_the_bound_and_recovers() {
+fn lets_an_event_above_the_bound_go_and_recovers() {
     let mut splitter = Splitter::new();
     let half = vec![b'x'; limits::EVENT_BYTES / 2 + 1];
     assert!(!splitter.feed(&half).overflow);
-    assert!(splitter.feed(&half).overflow && splitter.pending().is_empty() && !splitter.at_boundary());
-    assert!(splitter.feed(b"x").overflow);
+    let fed = splitter.feed(&half);
+    assert_eq!((fed.overflow, fed.spilled, fed.rest), (true, &half[..], &half[..]));
+    assert!(splitter.is_torn() && splitter.pending().is_empty() && !splitter.at_boundary());
+    let fed = splitter.feed(b"x");
+    assert_eq!((fed.overflow, fed.spilled, fed.rest), (true, &b""[..], &b"x"[..]));
     let fed = splitter.feed(b"\n\ndata: 1\n\ndata");
     assert_eq!((fed.carried, fed.carried_used), (&b""[..], 2));
     assert_eq!((fed.whole, fed.rest, fed.overflow), (&b"data: 1\n\n"[..], &b"data"[..], false));
@@ -96,7 +99,7 @@ fn drops_an_event_above_the_bound_and_recovers() {
     splitter.feed(&half);
     let end = [&half[..], b"\n\n"].concat();
     let fed = splitter.feed(&end);
-    assert_eq!((fed.carried.len(), fed.overflow), (0, false));
+    assert_eq!((fed.carried.len(), fed.overflow), (half.len() + end.len(), false));
     assert!(splitter.at_boundary());
 }
 

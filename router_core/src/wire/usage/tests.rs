@@ -41,6 +41,9 @@ fn reads_each_buffered_shape() {
         "cache_read_input_tokens":1000,"output_tokens":393,"service_tier":"standard"}}"#;
     let seen = Usage { input: 1209, output: 393, cache_read: 1000, cache_write: 188, reasoning: 0 };
     assert_eq!(of_json(anthropic, usize::MAX), Some(seen));
+    let both = r#"{"usage":{"input_tokens":50,"input_tokens_details":{"cached_tokens":8},"cache_read_input_tokens":8}}"#;
+    let seen = Usage { input: 50, cache_read: 8, ..Usage::default() };
+    assert_eq!(of_json(both, usize::MAX), Some(seen), "what the details name is part of the input");
     let embeddings = r#"{"data":[{"embedding":[0.1,-2e-3]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#;
     assert_eq!(of_json(embeddings, usize::MAX), Some(usage(8, 0)));
     assert_eq!(of_json(r#"{"usage":{"total_tokens":8}}"#, usize::MAX), Some(usage(8, 0)));

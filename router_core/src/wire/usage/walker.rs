@@ -1,7 +1,5 @@
 //! Finds the top-level `usage` of a JSON answer of any size, split anywhere, in constant memory.
 
-use memchr::memchr2;
-
 use crate::limits;
 
 /// Longest spelling of the key that is looked at: `usage` with each letter escaped, and the quotes.
@@ -66,7 +64,7 @@ impl Walker {
             return found(None);
         }
         capture.extend_from_slice(run);
-        if self.depth <= 1 && self.at == At::Inside {
+        if self.depth <= 1 {
             found(self.capture.take().as_deref());
         }
     }
@@ -140,15 +138,23 @@ impl Walker {
         }
     }
 
-    /// Walks to the end of a string.
+    /// Walks to the end of a string: a quote after an even number of backslashes.
     fn text(&mut self, rest: &[u8], escaped: bool) -> usize {
-        if escaped {
-            self.at = At::Text(false);
-            return 1;
+        let mut start = 0;
+        let odd_before = |end: usize| {
+            let run = rest.get(..end).unwrap_or(&[]).iter().rev().take_while(|b| **b == b'\\').count();
+            (run % 2 == 1) != (run == end && escaped)
+        };
+        while let Some(quote) = memchr::memchr(b'"', rest.get(start..).unwrap_or(&[])) {
+            let at = start + quote;
+            start = at + 1;
+            if !odd_before(at) {
+                self.at = At::Inside;
+                return start;
+            }
         }
-        let Some(at) = memchr2(b'"', b'\\', rest) else { return rest.len() };
-        self.at = if rest.get(at) == Some(&b'"') { At::Inside } else { At::Text(true) };
-        at + 1
+        self.at = At::Text(odd_before(rest.len()));
+        rest.len()
     }
 }
 
