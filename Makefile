@@ -105,6 +105,8 @@ $(STAMPS)/packages: $(STAMPS)/toolchain $(REQUIREMENTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/build.txt
 	$(BIN)/uv pip sync --quiet --require-hashes $(REQUIREMENTS)
+	# A path hook that Python 3.11's venv brings along and every start would pay for.
+	@$(BIN)/uv pip uninstall --quiet setuptools 2>/dev/null || true
 	@rm -f $(STAMPS)/release $(STAMPS)/debug && touch $@
 
 # One profile stands in .venv at a time; the other's stamp goes, cargo keeps what it compiled.

@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 sys.path.insert(0, str(HERE))
 
-from suite import endurance, memory, plot, procs, reload, report, rounds, targets  # noqa: E402
+from suite import budget, endurance, memory, plot, procs, reload, report, rounds, targets  # noqa: E402
 from suite.harness import Harness, say  # noqa: E402
 from suite.subjects import SUBJECTS  # noqa: E402
 
@@ -36,6 +36,7 @@ SCENARIOS = {
     "S4": "an upstream with Nagle's algorithm",
     "S6": "memory and cold start",
     "S7": "policy reload under load",
+    "budget": "a budget spent from 32 connections",
     "age": "cost of a call after up to a million of them",
 }
 # What stands between these in the documentation is written by `--publish`.
@@ -132,6 +133,8 @@ def run(harness: Harness, chosen: argparse.Namespace, subjects: list[str], resul
     if "S7" in chosen.only:
         results["reload"] = reload.run(harness)
         write(chosen.out, results)
+    if "budget" in chosen.only:
+        results["budget"] = budget.run(harness)
     if "age" in chosen.only:
         results["age"] = endurance.run(harness)
 

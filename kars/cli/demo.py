@@ -44,7 +44,7 @@ print(c.messages.create(model='demo', max_tokens=64, messages=[dict(role='user',
 
   # what was counted, what was decided, and whether the record is whole
   curl -s {metrics}/metrics | grep ^kars_
-  curl -s {url}/statusz -H 'authorization: Bearer {token}'
+  curl -s {url}/statusz
   {kars} audit verify {audit}
 
   # change the policy while it runs: it is in force at once
@@ -65,7 +65,7 @@ def demo(port: int | None, state: Path | None) -> None:
     chosen, metrics, model = tour.choose(port)
     if chosen != (port or 8443):
         click.echo(f"Port {port or 8443} is taken; the router listens on {chosen}.", err=True)
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with tour.Tour(port=chosen, model_port=model, metrics_port=metrics, state=state) as running:
             running.start()
@@ -74,11 +74,12 @@ def demo(port: int | None, state: Path | None) -> None:
     except KeyboardInterrupt:
         click.echo("\nStopped.", err=True)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Let SIGTERM end the demo the way Ctrl-C does, so that its processes end, too."""
+    """Let SIGTERM end the demo the way Ctrl-C does, and SIGINT too where a shell started us with it ignored."""
     raise KeyboardInterrupt
 
 
@@ -92,7 +93,6 @@ def introduce(running: Tour) -> None:
         TRY.format(
             url=running.url(),
             metrics=f"http://127.0.0.1:{running.metrics_port}",
-            token=running.token,
             kars=sys.argv[0],
             audit=running.audit,
             policy=running.state / "policy" / "inference-policy.json",

@@ -47,6 +47,8 @@ class Tour:
         self.keep = state is not None
         self.state = state or Path(tempfile.mkdtemp(prefix="kars-demo-"))
         self.token = secrets.token_hex(16)
+        # Masked wherever an answer echoes it, so it must not be a word of the language.
+        self.key = f"sk-demo-{secrets.token_hex(16)}"
         self.running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -96,9 +98,9 @@ class Tour:
             "SANDBOX_NAME": "demo",
             "ADMIN_TOKEN": self.token,
             "OPENAI_BASE_URL": f"{model}/v1",
-            "OPENAI_API_KEY": "demo",
+            "OPENAI_API_KEY": self.key,
             "ANTHROPIC_BASE_URL": model,
-            "ANTHROPIC_API_KEY": "demo",
+            "ANTHROPIC_API_KEY": self.key,
             "AZURE_OPENAI_ENDPOINT": "",
             "FOUNDRY_ENDPOINT": "",
             "INFERENCE_POLICY_DIR": str(self.state / "policy"),

@@ -190,10 +190,14 @@ def soundness(results: Results) -> list[Verdict]:
     restart = [results.get("age", {}).get(name) for name in ("restart_ms", "first_start_ms")]
     # Windows of the loads are the subject's own; a fault anywhere in them counts.
     faults = [float(len(one["kars"]["faults"])) for one in results["rounds"] if "kars" in one]
+    budget = results.get("budget")
+    # Stopping short of what still fits is as wrong as passing the limit.
+    spent = [budget["spent"] / budget["limit"] if budget["is_exact"] else float("inf")] if budget else []
     ages = list(results.get("age", {}).get("windows", {}))
     span = f"after {ages[-1]} calls ÷ after {ages[0]}" if len(ages) > 1 else "by age"
     return [
         judge("sound", "faults in the loads and the books", [sum(faults)] if faults else [], 0, "0"),
+        judge("sound", "tokens spent of the budget's", spent, 1.0, "≤ 1, within a reservation"),
         judge("age", f"CPU per call {span}", [windows[-1] / windows[0]] if len(windows) > 1 else [], 1.1, "≤ 1.1"),
         judge(
             "age",
