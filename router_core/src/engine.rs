@@ -93,6 +93,8 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     ports: Mutex<BTreeMap<&'static str, u16>>,
     policy_changed: Arc<AtomicBool>,
+    /// Begun before the first policy is read, so that no change falls between; taken by the keeper.
+    watch: Mutex<Option<Watch>>,
     stopped: Arc<AtomicBool>,
     /// When the grace ends, once a drain has begun.
     deadline: Arc<Mutex<Option<Instant>>>,
@@ -140,7 +142,12 @@ impl Engine {
             generation: AtomicU64::new(0),
             settings,
         };
+        let watch = Watch::with_interval(
+            std::slice::from_ref(&shared.settings.policy_dir),
+            shared.settings.watch_interval,
+        );
         Ok(Self {
+            watch: Mutex::new(Some(watch)),
             shared: Arc::new(shared),
             phase: watch::Sender::new(Phase::Run),
             threads: Mutex::default(),
@@ -374,9 +381,12 @@ impl Engine {
         let shared = Arc::clone(&self.shared);
         let changed = Arc::clone(&self.policy_changed);
         let phase = self.phase.subscribe();
+        let Some(watch) = lock(&self.watch).take() else { return Ok(()) };
         // Not among the threads that are joined: it looks at the phase only between two waits.
         let thread = std::thread::Builder::new().name("kars-keeper".to_owned());
-        thread.spawn(move || keep(&shared, &changed, &phase)).map_err(|e| Error::io("start a thread", &e))?;
+        thread
+            .spawn(move || keep(&shared, &changed, &phase, watch))
+            .map_err(|e| Error::io("start a thread", &e))?;
         Ok(())
     }
 }
@@ -470,9 +480,7 @@ fn await_quiet(shared: &Shared, until: impl Fn() -> Instant) {
     }
 }
 
-fn keep(shared: &Shared, changed: &AtomicBool, phase: &watch::Receiver<Phase>) {
-    let settings = &shared.settings;
-    let mut watch = Watch::with_interval(std::slice::from_ref(&settings.policy_dir), settings.watch_interval);
+fn keep(shared: &Shared, changed: &AtomicBool, phase: &watch::Receiver<Phase>, mut watch: Watch) {
     let running = || !matches!(*phase.borrow(), Phase::Stop);
     while running() {
         match watch.wait(SYNC_EVERY.min(if shared.is_draining() {

@@ -3,9 +3,10 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -38,9 +39,11 @@ impl Conn {
 
     /// Writes what fits now of `pieces`.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
-            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, pieces),
+        match (self, pieces) {
+            // send(2) costs less than writev(2).
+            (Self::Plain(tcp), [piece]) => Pin::new(tcp).poll_write(cx, piece),
+            (Self::Plain(tcp), _) => Pin::new(tcp).poll_write_vectored(cx, pieces),
+            (Self::Tls(tls), _) => Pin::new(tls).poll_write_vectored(cx, pieces),
         }
     }
 
@@ -58,6 +61,14 @@ impl Conn {
         self.poll_read(cx, &mut [0; 1]).is_ready()
     }
 
+    /// Whether the peer's kernel refuses what was written, as it does (with RST, RFC 9293 §3.10.7.4) once its
+    /// program has closed: then nobody has read it. A close in good order may come first, so `wait` for it.
+    pub async fn was_refused(&self, wait: Duration) -> bool {
+        // The timeout is the answer "no".
+        let _ = tokio::time::timeout(wait, self.tcp().ready(Interest::ERROR)).await;
+        !matches!(self.tcp().take_error(), Ok(None))
+    }
+
     /// Acknowledges what was read at once, so that an upstream with Nagle's algorithm on sends its next
     /// small segment without waiting for our delayed ACK (RFC 1122 §4.2.3.2). Linux clears it by itself.
     pub fn quick_ack(&self) {
@@ -69,7 +80,7 @@ impl Conn {
 /// Makes dropping the connection send RST: the peer stops at once instead of writing into a void.
 pub fn reset_on_drop(tcp: &TcpStream) {
     // A refusal leaves the ordinary FIN, which the peer notices at its next write.
-    let _ = SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+    let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
 impl AsyncRead for Conn {

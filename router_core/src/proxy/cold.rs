@@ -35,7 +35,7 @@ pub async fn serve(
 ) {
     let shared = &worker.shared;
     shared.metrics.http_begun();
-    let status = match authorize(shared, inbound, peer, false) {
+    let status = match authorize(shared, inbound, peer, inbound.method == "GET") {
         Err((status, message)) => {
             respond::plain(client, status, "text/plain; charset=utf-8", message.as_bytes(), trace.as_str());
             status

@@ -15,7 +15,7 @@ use crate::proxy::client::{Client, H1};
 use crate::proxy::inbound::{FieldsRef, Inbound, split_target};
 use crate::proxy::respond::{self, Failure};
 use crate::proxy::routes::{self, Endpoint, Found};
-use crate::proxy::worker::{READ_BYTES, Worker};
+use crate::proxy::worker::Worker;
 use crate::proxy::{call, cold, h2, local};
 use crate::telemetry::metrics::Route;
 use crate::wire::body::{Framing, Walker};
@@ -34,7 +34,6 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, door: D
     let connection = Connection {
         client: Client::H1(H1::new(tcp, Rc::clone(&worker))),
         deadline: Deadline::new(worker.shared.settings.timeouts.client_idle),
-        buffer: Vec::new(),
         peer,
         door,
         worker: Rc::clone(&worker),
@@ -48,8 +47,6 @@ struct Connection {
     worker: Rc<Worker>,
     client: Client,
     deadline: Deadline,
-    /// Bytes read and not yet consumed: at a request's end, the beginning of the next one.
-    buffer: Vec<u8>,
     peer: SocketAddr,
     door: Door,
 }
@@ -63,14 +60,22 @@ pub enum Door {
     Metrics,
 }
 
-/// How a request's bytes end up.
-enum Ready {
-    /// The whole head and body are in the buffer: `head` bytes, then the body's transport bytes.
-    Request { head: usize, used: usize, decoded: Option<Vec<u8>>, memory: Memory },
+/// What became of a turn of a connection.
+enum Turn {
+    /// A request of so many bytes was answered.
+    Answered(usize),
     /// The client speaks HTTP/2.
     Preface,
     /// The client closed, or waited too long between requests.
     Closed,
+}
+
+/// A request whose body is not in the buffer yet.
+struct Expected {
+    head: usize,
+    framing: Framing,
+    /// Whether the client waits for `100 Continue`.
+    proceed: bool,
 }
 
 /// Bytes counted against the memory that all bodies share; given back on drop.
@@ -87,21 +92,23 @@ impl Drop for Memory {
 
 impl Connection {
     async fn run(mut self) {
+        let mut buffer = Vec::new();
         loop {
-            match self.read_request().await {
-                Ok(Ready::Request { head, used, decoded, memory }) => {
-                    self.respond(head, used, decoded.as_deref()).await;
-                    drop(memory);
-                    self.consume(used);
+            match self.turn(&mut buffer).await {
+                Ok(Turn::Answered(used)) if used >= buffer.len() => {
+                    // The thread lends buffers: an idle connection has none.
+                    self.worker.give_buffer(std::mem::take(&mut buffer));
                 }
-                Ok(Ready::Preface) => {
+                // The next request has begun already.
+                Ok(Turn::Answered(used)) => drop(buffer.drain(..used)),
+                Ok(Turn::Preface) => {
                     if let Client::H1(h1) = self.client {
-                        h2::serve(self.worker, h1.tcp, self.buffer, self.peer, self.door).await;
+                        h2::serve(self.worker, h1.tcp, buffer, self.peer, self.door).await;
                     }
                     return;
                 }
-                Ok(Ready::Closed) => return,
-                Err(e) => self.refuse(&e).await,
+                Ok(Turn::Closed) => return,
+                Err(e) => self.refuse(&e, &mut buffer).await,
             }
             let Client::H1(h1) = &mut self.client else { return };
             if poll_fn(|cx| h1.poll_flush(cx)).await.is_err() || !h1.keep_alive {
@@ -110,86 +117,87 @@ impl Connection {
         }
     }
 
-    /// Drops a request's bytes; those of the next one move to the front.
-    fn consume(&mut self, used: usize) {
-        if used >= self.buffer.len() {
-            self.worker.give_buffer(std::mem::take(&mut self.buffer));
-        } else {
-            self.buffer.drain(..used);
-        }
-    }
-
-    /// Waits for a request and reads all of it. The thread lends the buffer: an idle connection has none.
-    async fn read_request(&mut self) -> Result<Ready> {
+    /// Waits for a request, reads all of it and answers it.
+    async fn turn(&mut self, buffer: &mut Vec<u8>) -> Result<Turn> {
         let timeouts = self.worker.shared.settings.timeouts;
-        if self.buffer.is_empty() {
+        if buffer.is_empty() {
             self.deadline.set_after(timeouts.client_idle);
-            if !self.read_some(READ_BYTES).await.unwrap_or(false) {
-                return Ok(Ready::Closed);
+            if !self.read_some(buffer).await.unwrap_or(false) {
+                return Ok(Turn::Closed);
             }
         }
         self.deadline.set_after(timeouts.head);
-        let (head, framing, expects) = loop {
-            if self.buffer.starts_with(b"PRI ") && self.buffer.len() >= PREFACE.len() {
-                if self.buffer.starts_with(PREFACE) {
-                    return Ok(Ready::Preface);
+        let expected = loop {
+            if buffer.starts_with(b"PRI ") && buffer.len() >= PREFACE.len() {
+                if buffer.starts_with(PREFACE) {
+                    return Ok(Turn::Preface);
                 }
                 return Err(Error::bad_request("a malformed HTTP/2 preface"));
             }
-            if let Some(head) = head::request(&self.buffer)? {
-                break (head.len, head.framing, head.expect_continue);
+            if let Some(head) = head::request(buffer)? {
+                let limit = self.worker.shared.settings.body_limit;
+                if let Framing::Length(n) = head.framing
+                    && n > limit as u64
+                {
+                    return Err(too_large(n, limit));
+                }
+                // Nearly always all of a request comes at once, and its head is read once.
+                if let Some(used) = whole(&head, buffer.len()) {
+                    let body = buffer.get(head.len..used).unwrap_or(&[]);
+                    self.respond(&head, body, buffer.len() > used).await;
+                    return Ok(Turn::Answered(used));
+                }
+                break Expected { head: head.len, framing: head.framing, proceed: head.expect_continue };
             }
-            if !self.read_some(READ_BYTES).await? {
+            if !self.read_some(buffer).await? {
                 return Err(Error::new(Kind::Canceled, "the client closed inside its request head"));
             }
         };
-        self.read_body(head, framing, expects).await
+        let (used, decoded, memory) = self.read_body(buffer, &expected).await?;
+        let Some(head) = head::request(buffer)? else { return Ok(Turn::Closed) };
+        let body = decoded.as_deref().or_else(|| buffer.get(head.len..used)).unwrap_or(&[]);
+        self.respond(&head, body, buffer.len() > used).await;
+        drop(memory);
+        Ok(Turn::Answered(used))
     }
 
-    async fn read_body(&mut self, head: usize, framing: Framing, expects: bool) -> Result<Ready> {
+    /// Reads the rest of a body; gives the message's end in the buffer, and the content where it was coded.
+    async fn read_body(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        expected: &Expected,
+    ) -> Result<(usize, Option<Vec<u8>>, Memory)> {
         let limit = self.worker.shared.settings.body_limit;
         let mut memory = Memory { worker: Rc::clone(&self.worker), bytes: 0 };
-        match framing {
-            Framing::Empty | Framing::UntilClose => {
-                Ok(Ready::Request { head, used: head, decoded: None, memory })
+        let head = expected.head;
+        if let Framing::Length(n) = expected.framing {
+            let length =
+                usize::try_from(n).ok().filter(|n| *n <= limit).ok_or_else(|| too_large(n, limit))?;
+            memory.add(length)?;
+            self.proceed(expected.proceed);
+            let used = head + length;
+            buffer.reserve_exact(used.saturating_sub(buffer.len()));
+            while buffer.len() < used {
+                self.await_body(buffer).await?;
             }
-            Framing::Length(n) => {
-                let length =
-                    usize::try_from(n).ok().filter(|n| *n <= limit).ok_or_else(|| too_large(n, limit))?;
-                let used = head + length;
-                if self.buffer.len() < used {
-                    memory.add(length)?;
-                    self.proceed(expects);
-                    self.buffer.reserve_exact(used - self.buffer.len());
-                }
-                while self.buffer.len() < used {
-                    self.await_body().await?;
-                }
-                Ok(Ready::Request { head, used, decoded: None, memory })
+            return Ok((used, None, memory));
+        }
+        self.proceed(expected.proceed);
+        let mut walker = Walker::new(expected.framing);
+        let mut decoded = Vec::new();
+        loop {
+            let before = decoded.len();
+            let fed = walker.feed(buffer.get(head..).unwrap_or(&[]), |run| decoded.extend_from_slice(run))?;
+            if decoded.len() > limit {
+                return Err(too_large(decoded.len() as u64, limit));
             }
-            Framing::Chunked => {
-                self.proceed(expects);
-                let mut walker = Walker::new(framing);
-                let mut decoded = Vec::new();
-                let mut used = head;
-                loop {
-                    let input = self.buffer.get(used..).unwrap_or(&[]);
-                    let before = decoded.len();
-                    let fed = walker.feed(input, |run| decoded.extend_from_slice(run))?;
-                    used += fed.used;
-                    if decoded.len() > limit {
-                        return Err(too_large(decoded.len() as u64, limit));
-                    }
-                    memory.add(decoded.len() - before)?;
-                    if fed.done {
-                        return Ok(Ready::Request { head, used, decoded: Some(decoded), memory });
-                    }
-                    // Decoded bytes need not stay in their transport coding too.
-                    self.buffer.drain(head..used);
-                    used = head;
-                    self.await_body().await?;
-                }
+            memory.add(decoded.len() - before)?;
+            if fed.done {
+                return Ok((head + fed.used, Some(decoded), memory));
             }
+            // Decoded bytes need not stay in their transport coding too.
+            buffer.truncate(head);
+            self.await_body(buffer).await?;
         }
     }
 
@@ -199,17 +207,17 @@ impl Connection {
         }
     }
 
-    async fn await_body(&mut self) -> Result<()> {
+    async fn await_body(&mut self, buffer: &mut Vec<u8>) -> Result<()> {
         self.deadline.set_after(self.worker.shared.settings.timeouts.body);
-        if self.read_some(READ_BYTES).await? {
+        if self.read_some(buffer).await? {
             return Ok(());
         }
         Err(Error::new(Kind::Canceled, "the client closed inside its request body"))
     }
 
     /// Reads once into the buffer; `false` when the client has closed. Fails when the deadline passes.
-    async fn read_some(&mut self, most: usize) -> Result<bool> {
-        let Self { worker, client, deadline, buffer, .. } = self;
+    async fn read_some(&mut self, buffer: &mut Vec<u8>) -> Result<bool> {
+        let Self { worker, client, deadline, .. } = self;
         let Client::H1(h1) = client else { return Ok(false) };
         poll_fn(|cx| {
             if worker.shared.is_killed() {
@@ -218,7 +226,6 @@ impl Connection {
             // Only `100 Continue` can be pending here.
             let _ = h1.poll_flush(cx);
             let read = worker.with_scratch(|scratch| {
-                let scratch = scratch.get_mut(..most).unwrap_or_default();
                 let mut into = tokio::io::ReadBuf::new(scratch);
                 let tcp = std::pin::Pin::new(&mut h1.tcp);
                 ready!(tokio::io::AsyncRead::poll_read(tcp, cx, &mut into))?;
@@ -237,22 +244,18 @@ impl Connection {
         .await
     }
 
-    /// Answers the request at the front of the buffer.
-    async fn respond(&mut self, head: usize, used: usize, decoded: Option<&[u8]>) {
-        let Self { worker, client, deadline, buffer, peer, door } = self;
-        let Ok(Some(parsed)) = head::request(buffer) else {
-            return;
-        };
-        let body = decoded.unwrap_or_else(|| buffer.get(head..used).unwrap_or(&[]));
+    /// Answers a request; `more` when the client has already sent what follows it.
+    async fn respond(&mut self, head: &RequestHead<'_>, body: &[u8], more: bool) {
+        let Self { worker, client, deadline, peer, door } = self;
         if let Client::H1(h1) = client {
-            let keep = parsed.keep_alive && !worker.shared.is_draining();
-            h1.reset(parsed.http10, parsed.method == "HEAD", keep, buffer.len() <= used);
+            let keep = head.keep_alive && !worker.shared.is_draining();
+            h1.reset(head.http10, head.method == "HEAD", keep, !more);
         }
-        serve_one(worker, client, deadline, &parsed, body, (*peer, *door)).await;
+        serve_one(worker, client, deadline, head, body, (*peer, *door)).await;
     }
 
     /// Answers what could not be read as a request, and closes.
-    async fn refuse(&mut self, error: &Error) {
+    async fn refuse(&mut self, error: &Error, buffer: &mut Vec<u8>) {
         let trace = TraceId::from_bits(self.worker.random());
         if let Client::H1(h1) = &mut self.client {
             h1.reset(false, false, false, false);
@@ -260,7 +263,7 @@ impl Connection {
         if error.kind() == Kind::Canceled {
             return;
         }
-        let path = request_path(&self.buffer);
+        let path = request_path(buffer);
         let mut failure = Failure::from(error);
         if let Kind::TooLarge { max, .. } = error.kind()
             && max == crate::limits::HEAD_BYTES as u64
@@ -276,23 +279,22 @@ impl Connection {
         // A peer that still sends would answer our close with a reset, and lose the error text.
         let Client::H1(h1) = &mut self.client else { return };
         if poll_fn(|cx| h1.poll_flush(cx)).await.is_ok() {
-            self.buffer.clear();
-            self.linger().await;
+            self.linger(buffer).await;
         }
     }
 
     /// Reads and drops what the peer still sends, for a bounded time and amount.
-    async fn linger(&mut self) {
+    async fn linger(&mut self, buffer: &mut Vec<u8>) {
         if let Client::H1(h1) = &mut self.client {
             // An error here means that the peer is gone, which is what we wait for.
             let _ = tokio::io::AsyncWriteExt::shutdown(&mut h1.tcp).await;
         }
         self.deadline.set_after(std::time::Duration::from_secs(1));
         for _ in 0..64 {
-            if !self.read_some(READ_BYTES).await.unwrap_or(false) {
+            buffer.clear();
+            if !self.read_some(buffer).await.unwrap_or(false) {
                 return;
             }
-            self.buffer.clear();
         }
     }
 }
@@ -313,6 +315,16 @@ impl Memory {
         let detail = format!("request bodies in flight hold {max} bytes already (ROUTER_BODY_MEMORY_BYTES)");
         Err(Error::new(Kind::NotReady, detail))
     }
+}
+
+/// The end of the request in a buffer of `len` bytes, if all of it is there.
+fn whole(head: &RequestHead<'_>, len: usize) -> Option<usize> {
+    let used = match head.framing {
+        Framing::Empty | Framing::UntilClose => head.len,
+        Framing::Length(n) => head.len.checked_add(usize::try_from(n).ok()?)?,
+        Framing::Chunked => return None,
+    };
+    (used <= len).then_some(used)
 }
 
 fn too_large(got: u64, limit: usize) -> Error {

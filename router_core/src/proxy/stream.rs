@@ -273,8 +273,10 @@ fn pump(
     sink: &mut Sink<'_>,
 ) -> Poll<Result<bool, Stop>> {
     worker.with_content(|content| {
-        let whole = std::task::ready!(source.poll_content(cx, worker, content)).map_err(Stop::Failed)?;
+        let whole = std::task::ready!(source.poll_content(cx, worker, content));
+        // What came before a break still counts.
         sink.take(content, client)?;
+        let whole = whole.map_err(Stop::Failed)?;
         if whole {
             sink.end(client)?;
         }
@@ -290,6 +292,8 @@ pub struct Sink<'s> {
     mode: Mode,
     /// The provider's key, to blot out should the upstream echo it.
     secret: Option<&'s [u8]>,
+    /// The end of the last read, held back while it may be the beginning of the key.
+    suspect: Vec<u8>,
     floor: Option<&'s Floor>,
     /// Takes the usage chunk out that the client did not ask for.
     strip_usage: bool,
@@ -321,6 +325,7 @@ impl<'s> Sink<'s> {
         Self {
             mode,
             secret,
+            suspect: Vec::new(),
             floor: None,
             strip_usage: false,
             start: None,
@@ -374,14 +379,24 @@ impl<'s> Sink<'s> {
         }
     }
 
-    fn take(&mut self, content: &mut [u8], client: &mut Client) -> Result<(), Stop> {
+    fn take(&mut self, content: &mut Vec<u8>, client: &mut Client) -> Result<(), Stop> {
         if content.is_empty() {
             return Ok(());
         }
-        self.bytes += content.len() as u64;
         if let Some(secret) = self.secret {
+            if !self.suspect.is_empty() {
+                content.splice(0..0, self.suspect.drain(..));
+            }
             blot(content, secret);
+            let kept = content.len() - begun(content, secret);
+            self.suspect.extend(content.drain(kept..));
         }
+        self.pass(content, client)
+    }
+
+    /// Takes content in which no secret is.
+    fn pass(&mut self, content: &[u8], client: &mut Client) -> Result<(), Stop> {
+        self.bytes += content.len() as u64;
         match &mut self.mode {
             Mode::Held(held, bound) => {
                 if held.len() + content.len() > *bound {
@@ -431,6 +446,8 @@ impl<'s> Sink<'s> {
 
     /// The answer ended well.
     fn end(&mut self, client: &mut Client) -> Result<(), Stop> {
+        let suspect = std::mem::take(&mut self.suspect);
+        self.pass(&suspect, client)?;
         match &mut self.mode {
             Mode::Held(..) => return Ok(()),
             Mode::Bytes(_) => {}
@@ -571,6 +588,14 @@ pub fn blot(content: &mut [u8], secret: &[u8]) {
     }
 }
 
+/// How many bytes at the end of `content` may be the beginning of `secret`.
+fn begun(content: &[u8], secret: &[u8]) -> usize {
+    let Some((first, rest)) = secret.split_first() else { return 0 };
+    let end = content.get(content.len().saturating_sub(rest.len())..).unwrap_or(&[]);
+    let mut candidates = memchr::memchr_iter(*first, end);
+    candidates.find_map(|at| end.get(at..).filter(|tail| secret.starts_with(tail))).map_or(0, <[u8]>::len)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -580,5 +605,14 @@ mod tests {
         let mut content = b"a sk-secret b sk-secret".to_vec();
         blot(&mut content, b"sk-secret");
         assert_eq!(content, b"a ********* b *********");
+    }
+
+    #[test]
+    fn the_beginning_of_a_secret_is_seen_at_the_end_of_a_read() {
+        for (content, held) in
+            [("abc", 0), ("abc s", 1), ("abc sk-se", 5), ("sk-sk-", 3), ("sk-secret", 0), ("", 0)]
+        {
+            assert_eq!(begun(content.as_bytes(), b"sk-secret"), held, "{content}");
+        }
     }
 }

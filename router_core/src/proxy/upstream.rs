@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io::IoSlice;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as _;
@@ -31,6 +32,8 @@ use crate::wire::head;
 const COALESCE_BYTES: usize = 16 * 1024;
 /// Most pieces given to one vectored write.
 const PIECES: usize = 16;
+/// How long a reset may come after the close that it belongs to: a round trip to a distant upstream.
+const REFUSAL_WAIT: Duration = Duration::from_millis(300);
 
 /// Idle upstream connections of one thread, newest first: warm sockets stay warm, spare ones age out.
 #[derive(Debug)]
@@ -163,10 +166,10 @@ pub async fn send(worker: &Rc<Worker>, permit: &mut Permit, out: &Outbound<'_>) 
         };
         permit.mark_sent();
         match exchange(worker, conn, out).await {
-            // A connection that the upstream closed while it was idle tells so only now: nothing was
-            // answered, and nothing was taken in. One fresh connection decides.
+            // A connection that the upstream closed while it was idle tells so only now. Nobody has read the
+            // request, so a fresh connection cannot make it happen twice.
             Err(Broke::Untouched) if !fresh => worker.shared.metrics.upstream_retried(Retry::Transport),
-            Err(Broke::Untouched) => {
+            Err(Broke::Untouched | Broke::Silent) => {
                 let detail = "the upstream closed the connection before it answered";
                 return Err(Error::new(Kind::Upstream(Step::Reset), detail));
             }
@@ -177,8 +180,10 @@ pub async fn send(worker: &Rc<Worker>, permit: &mut Permit, out: &Outbound<'_>) 
 }
 
 enum Broke {
-    /// The connection ended before any byte of an answer.
+    /// The upstream's kernel refused the request: nobody has read it.
     Untouched,
+    /// The connection ended in good order before any byte of an answer.
+    Silent,
     Failed(Error),
 }
 
@@ -202,47 +207,95 @@ async fn dial(worker: &Worker, provider: &Provider) -> Result<Conn> {
 async fn exchange(worker: &Rc<Worker>, mut conn: Conn, out: &Outbound<'_>) -> Result<Response, Broke> {
     let mut request = worker.take_buffer();
     write_head(&mut request, out);
-    let written = write_request(&mut conn, &mut request, out).await;
-    worker.give_buffer(request);
-    if out.stream {
-        conn.quick_ack();
-    }
-    // An upstream may answer and close without reading all of the request: its answer counts.
     let mut buffer = worker.take_buffer();
-    let head = read_head(worker, &mut conn, &mut buffer, out.method).await;
-    match head {
+    let parsed = if out.body.len() <= COALESCE_BYTES {
+        out.edits.pieces(out.body).for_each(|piece| request.extend_from_slice(piece));
+        send_and_hear(worker, &mut conn, &mut [IoSlice::new(&request)], &mut buffer, out).await
+    } else {
+        let mut pieces = vec![IoSlice::new(&request)];
+        pieces.extend(out.edits.pieces(out.body).map(IoSlice::new));
+        send_and_hear(worker, &mut conn, &mut pieces, &mut buffer, out).await
+    };
+    worker.give_buffer(request);
+    match parsed {
         Ok(parsed) => Ok(parsed.into_response(worker, conn, buffer, out)),
-        Err(e) => {
-            let untouched = buffer.is_empty();
+        Err(broke) => {
             worker.give_buffer(buffer);
-            match written {
-                Err(_) if untouched => Err(Broke::Untouched),
-                _ => Err(e),
+            match broke {
+                Broke::Silent if conn.was_refused(REFUSAL_WAIT).await => Err(Broke::Untouched),
+                Broke::Silent => {
+                    let detail = "the upstream closed the connection without an answer";
+                    Err(Broke::Failed(Error::new(Kind::Upstream(Step::Reset), detail)))
+                }
+                broke => Err(broke),
             }
         }
     }
 }
 
-async fn write_request(conn: &mut Conn, request: &mut Vec<u8>, out: &Outbound<'_>) -> std::io::Result<()> {
-    if out.body.len() <= COALESCE_BYTES {
-        out.edits.pieces(out.body).for_each(|piece| request.extend_from_slice(piece));
-        return write_all(conn, &mut [IoSlice::new(request)]).await;
-    }
-    let mut pieces = vec![IoSlice::new(request)];
-    pieces.extend(out.edits.pieces(out.body).map(IoSlice::new));
-    write_all(conn, &mut pieces).await
+/// Writes the request and reads the answer's head, at the same time: an upstream may answer, and even close,
+/// without reading all of the request.
+async fn send_and_hear(
+    worker: &Worker,
+    conn: &mut Conn,
+    pieces: &mut [IoSlice<'_>],
+    buffer: &mut Vec<u8>,
+    out: &Outbound<'_>,
+) -> Result<Parsed, Broke> {
+    let mut sending = Sending(pieces);
+    let mut writing = true;
+    let mut refused = false;
+    poll_fn(|cx| {
+        if writing && let Poll::Ready(sent) = sending.poll(conn, cx) {
+            (writing, refused) = (false, sent.is_err());
+            if out.stream {
+                conn.quick_ack();
+            }
+        }
+        loop {
+            let read = worker.with_scratch(|scratch| {
+                let n = ready!(conn.poll_read(cx, scratch))?;
+                buffer.extend_from_slice(scratch.get(..n).unwrap_or(&[]));
+                Poll::Ready(std::io::Result::Ok(n))
+            });
+            match ready!(read) {
+                Ok(n) if n > 0 => {}
+                end if buffer.is_empty() => {
+                    return Poll::Ready(Err(if refused || end.is_err() {
+                        Broke::Untouched
+                    } else {
+                        Broke::Silent
+                    }));
+                }
+                _ => {
+                    let detail = "the upstream's connection ended inside its response head";
+                    return Poll::Ready(Err(Broke::Failed(Error::new(Kind::Upstream(Step::Reset), detail))));
+                }
+            }
+            if let Some(mut parsed) = parse_head(worker, buffer, out.method)? {
+                parsed.keep &= !writing && !refused;
+                return Poll::Ready(Ok(parsed));
+            }
+        }
+    })
+    .await
 }
 
-async fn write_all(conn: &mut Conn, mut pieces: &mut [IoSlice<'_>]) -> std::io::Result<()> {
-    while !pieces.is_empty() {
-        let now = pieces.get(..pieces.len().min(PIECES)).unwrap_or(&[]);
-        let n = poll_fn(|cx| conn.poll_write(cx, now)).await?;
-        if n == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
+/// What is still to be written.
+struct Sending<'p, 'b>(&'p mut [IoSlice<'b>]);
+
+impl Sending<'_, '_> {
+    fn poll(&mut self, conn: &mut Conn, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.0.is_empty() {
+            let now = self.0.get(..self.0.len().min(PIECES)).unwrap_or(&[]);
+            let n = ready!(conn.poll_write(cx, now))?;
+            if n == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            IoSlice::advance_slices(&mut self.0, n);
         }
-        IoSlice::advance_slices(&mut pieces, n);
+        conn.poll_flush(cx)
     }
-    poll_fn(|cx| conn.poll_flush(cx)).await
 }
 
 /// What a response head says, freed from the buffer it was read into.
@@ -276,35 +329,6 @@ impl Parsed {
             encoded: self.encoded,
             length: self.length,
             body: Source::H1(Box::new(source)),
-        }
-    }
-}
-
-async fn read_head(
-    worker: &Worker,
-    conn: &mut Conn,
-    buffer: &mut Vec<u8>,
-    method: &str,
-) -> Result<Parsed, Broke> {
-    loop {
-        let n = poll_fn(|cx| {
-            worker.with_scratch(|scratch| {
-                let n = ready!(conn.poll_read(cx, scratch))?;
-                buffer.extend_from_slice(scratch.get(..n).unwrap_or(&[]));
-                Poll::Ready(std::io::Result::Ok(n))
-            })
-        })
-        .await;
-        match n {
-            Ok(0) | Err(_) if buffer.is_empty() => return Err(Broke::Untouched),
-            Ok(0) | Err(_) => {
-                let detail = "the upstream's connection ended inside its response head";
-                return Err(Broke::Failed(Error::new(Kind::Upstream(Step::Reset), detail)));
-            }
-            Ok(_) => {}
-        }
-        if let Some(parsed) = parse_head(worker, buffer, method)? {
-            return Ok(parsed);
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::limits;
 
 /// Digits of the largest chunk size below 2^64.
 const SIZE_DIGITS: u8 = 16;
+/// Digits of a chunk size that is read at once: chunks below 4 GiB.
+const PLAIN_DIGITS: usize = 8;
 /// Framing bytes a sender may spend beyond a fair share of its content, so that a body of one-byte chunks
 /// with long extensions cannot cost its bound many times over.
 const OVERHEAD_BYTES: u64 = 64 * 1024;
@@ -69,6 +71,7 @@ impl Chunked {
         while self.state != State::Done && !rest.is_empty() {
             let step = match self.state {
                 State::Data => Ok(self.data(rest, content)),
+                State::DataCr if rest.starts_with(b"\r\n") => self.next_size(rest),
                 State::Extension | State::TrailerValue => self.text(rest),
                 _ => self.byte(rest),
             };
@@ -85,6 +88,21 @@ impl Chunked {
             self.state = State::DataCr;
         }
         pass(rest, fits, content)
+    }
+
+    /// Takes the CRLF that ends a chunk and, where it lies whole in `rest` and is plain, the next size line.
+    fn next_size(&mut self, rest: &[u8]) -> Result<usize> {
+        (self.line, self.digits, self.state) = (0, 0, State::Size);
+        let line = rest.get(2..).unwrap_or(&[]);
+        let digits = line.iter().take(PLAIN_DIGITS).take_while(|b| b.is_ascii_hexdigit()).count();
+        if digits == 0 || !line.get(digits..).is_some_and(|after| after.starts_with(b"\r\n")) {
+            return Ok(2);
+        }
+        let hex = |b: &u8| u64::from(char::from(*b).to_digit(16).unwrap_or(0));
+        self.left = line.iter().take(digits).fold(0, |size, b| (size << 4) | hex(b));
+        self.line = digits + 2;
+        self.state = self.size_line()?;
+        Ok(2 + digits + 2)
     }
 
     /// Walks over the free text of an extension or of a trailer value, up to its CR.
