@@ -44,7 +44,7 @@ print(c.messages.create(model='demo', max_tokens=64, messages=[dict(role='user',
 
   # what was counted, what was decided, and whether the record is whole
   curl -s {metrics}/metrics | grep ^kars_
-  curl -s {url}/statusz
+  curl -s {url}/statusz -H 'authorization: Bearer {token}'
   {kars} audit verify {audit}
 
   # change the policy while it runs: it is in force at once
@@ -92,6 +92,7 @@ def introduce(running: Tour) -> None:
     click.echo(
         TRY.format(
             url=running.url(),
+            token=running.token,
             metrics=f"http://127.0.0.1:{running.metrics_port}",
             kars=sys.argv[0],
             audit=running.audit,

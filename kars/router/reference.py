@@ -14,8 +14,8 @@ HEAD = """\
 
 The router reads its settings once, at start, from the environment. A value that it cannot use is refused by name
 before anything listens: `kars router` exits with status 2 and says what the variable takes. An empty value counts as
-unset, except where the table says that it turns something off. `GET /configz` shows what is in force, secrets
-left out.
+unset, except where the table says that it turns something off. `GET /configz` (admin token) shows what is in
+force, secrets left out.
 
 ## Flags of `kars router`
 

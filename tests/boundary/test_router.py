@@ -54,9 +54,15 @@ def test_the_cold_routes_answer_the_first_call_and_the_next(router, token):
 
 
 @pytest.mark.parametrize("given", [None, "wrong"])
-def test_a_change_takes_the_token_on_loopback_too(router, token, given):
+@pytest.mark.parametrize("path", ["/admin/model", "/statusz", "/configz"])
+def test_cold_routes_ask_for_the_token_on_loopback_too(router, path, given):
     one = router(policy={})
-    assert one.call("PUT", "/admin/model", b'{"model": "o3"}', token=given)[0] == 401
+    assert one.get(path, token=given)[0] == 401
+
+
+def test_a_change_without_the_token_changes_nothing(router, token):
+    one = router(policy={})
+    assert one.call("PUT", "/admin/model", b'{"model": "o3"}')[0] == 401
     assert json.loads(one.get("/admin/model", token=token)[1])["model"] == "gpt-4.1"
 
 
