@@ -24,7 +24,7 @@ use crate::policy::inference::Inference;
 use crate::policy::mount::Watch;
 use crate::policy::provider::{Provider, Secret, from_settings};
 use crate::policy::snapshot::{Handle, Status};
-use crate::proxy::call::unix_time;
+use crate::proxy::account::unix_time;
 use crate::proxy::server::{self, Door};
 use crate::proxy::worker::{Shared, Worker};
 use crate::settings::{Settings, VARIABLES};

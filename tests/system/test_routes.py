@@ -76,10 +76,11 @@ def test_every_answer_has_a_trace_id(router: Router):
 
 
 @pytest.mark.parametrize("path", ["/admin/model", "/statusz", "/configz"])
-def test_loopback_may_read_the_admin_routes_but_change_nothing(path: str, start_router: StartRouter):
-    """W-1, W-7: what changes something takes the token, and without a token nothing can be changed."""
+def test_the_admin_routes_need_the_token_even_on_loopback(path: str, start_router: StartRouter):
+    """W-1, W-7: the agent is on loopback too, and without a token nobody gets in."""
     guarded = start_router(ADMIN_TOKEN="the-token")
-    assert client.get(guarded.port, path).status == 200
+    assert client.get(guarded.port, path).status == 401
+    assert client.get(guarded.port, path, ("Authorization", "Bearer the-token")).status == 200
     assert client.call(guarded.port, "PUT", path, {"model": "m"}).status == 401
     unset = start_router()
     assert client.call(unset.port, "PUT", path, {"model": "m"}).status in {401, 403}

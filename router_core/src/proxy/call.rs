@@ -1,122 +1,44 @@
-//! One model call: read, admit, rewrite by span, send, move the answer back, settle, record.
+//! The first half of a call: read, admit, rewrite by span, send, up to the answer's head.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::Instant;
-
-use crate::error::{Error, Kind, Result, Step};
-use crate::gate::{Charge, Denial, Facts, Permit};
+use crate::error::{Error, Kind, Step};
+use crate::gate::{Denial, Facts, Permit};
 use crate::ids::{Dialect, Operation, TraceId};
 use crate::net::deadline::Deadline;
 use crate::policy::health::{Candidate, is_failover_trigger};
-use crate::policy::inference::Inference;
-use crate::policy::provider::{Authorization, Provider, StreamUsage as UsageQuirk};
-use crate::policy::safety;
-use crate::policy::snapshot::Snapshot;
-use crate::proxy::client::{Body, Client, Head};
+use crate::policy::inference::ModelRef;
+use crate::policy::provider::{Provider, StreamUsage as UsageQuirk};
+use crate::proxy::account::{Account, Flight, millis, unix_time};
+use crate::proxy::answer::{Answer, Opened, event_fields, own_fields};
+use crate::proxy::client::{Body, Client};
 use crate::proxy::inbound::Inbound;
-use crate::proxy::respond::{self, Failure};
+use crate::proxy::respond::Failure;
 use crate::proxy::routes::ModelRoute;
-use crate::proxy::stream::{self, Sink, Stop, Watch};
-use crate::proxy::upstream::{self, Media, Outbound, Response};
+use crate::proxy::stream::{self, Stop, Watch};
+use crate::proxy::upstream::{self, Outbound, Response};
 use crate::proxy::worker::{Shared, Worker};
-use crate::telemetry::audit::Record;
-use crate::telemetry::metrics::{self, DenialKind, Retry, Route, StreamEnd};
+use crate::telemetry::metrics::{DenialKind, Retry, StreamEnd};
 use crate::wire::edit::Edits;
 use crate::wire::request::{self, Request, Rewrite, StreamUsage};
 
-/// Largest upstream error body that is read whole, to be judged and told in the client's dialect.
-const ERROR_BODY_BYTES: usize = 1024 * 1024;
-
-/// What a call was, as it becomes known; recorded once at its end.
-#[derive(Debug)]
-struct Account {
-    operation: Operation,
-    stream: bool,
-    started: Instant,
-    trace: TraceId,
-    decision_id: u64,
-    model: String,
-    provider: &'static str,
-    snapshot: Option<Arc<Snapshot>>,
-    status: u16,
-    attempts: u32,
-    first_content: Option<Instant>,
-    charge: Charge,
-    end: StreamEnd,
-    rule: String,
-}
-
-/// Serves one model call. The answer is written when this returns; dropping it resets the upstream and
+/// Reads, admits and sends one model call, up to its answer's head. Dropping the future resets the upstream and
 /// charges what was seen.
-pub async fn run(
+pub async fn open(
     worker: &Rc<Worker>,
     client: &mut Client,
     deadline: &mut Deadline,
     inbound: &Inbound<'_>,
     route: &ModelRoute<'_>,
     trace: TraceId,
-) {
-    let shared = &worker.shared;
-    let account = Account {
-        operation: route.operation,
-        stream: false,
-        started: Instant::now(),
-        trace,
-        decision_id: worker.random(),
-        model: String::new(),
-        provider: "",
-        snapshot: None,
-        status: 0,
-        attempts: 0,
-        first_content: None,
-        charge: Charge::default(),
-        end: StreamEnd::Complete,
-        rule: String::new(),
-    };
-    let flight = Flight::begin(shared, route.operation);
+) -> Answer {
+    let account = Account::new(route.operation, trace, worker.random());
+    let flight = Flight::begin(worker, route.operation);
     let mut call = Call { worker, client, deadline, inbound: *inbound, route: *route, account };
-    if let Err(failure) = call.serve().await {
-        call.fail(&failure);
-    }
-    // The record is there before the client can know that the call is over.
-    call.account.record(worker);
-    let mut watch = Watch::new(&shared.settings.timeouts, call.dialect(), Instant::now(), false);
-    if stream::flush(worker, call.client, call.deadline, &mut watch).await.is_err() {
-        call.client.close_after();
-    }
-    flight.end(call.account.status);
-}
-
-/// A call's place among those in flight; left on drop.
-struct Flight<'a> {
-    shared: &'a Shared,
-    operation: Operation,
-    status: u16,
-}
-
-impl<'a> Flight<'a> {
-    fn begin(shared: &'a Shared, operation: Operation) -> Self {
-        shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        shared.metrics.http_begun();
-        Self { shared, operation, status: 0 }
-    }
-
-    fn end(mut self, status: u16) {
-        self.status = status;
-    }
-}
-
-impl Drop for Flight<'_> {
-    fn drop(&mut self) {
-        self.shared.metrics.http_done(Route::Inference(self.operation), self.status);
-        if self.shared.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 && self.shared.is_draining() {
-            self.shared.quiet.notify_all();
-        }
-    }
+    let dialect = call.dialect();
+    let outcome = call.serve().await;
+    Answer { worker: Rc::clone(worker), flight, account: call.account, dialect, outcome }
 }
 
 struct Call<'c, 'i> {
@@ -146,7 +68,7 @@ impl<'i> Call<'_, 'i> {
         }
     }
 
-    async fn serve(&mut self) -> Result<(), Failure> {
+    async fn serve(&mut self) -> Result<Opened, Stop> {
         let shared = &self.worker.shared;
         check_capacity(shared)?;
         let (operation, body) = (self.route.operation, self.inbound.body);
@@ -197,7 +119,7 @@ impl<'i> Call<'_, 'i> {
         mut permit: Permit,
         request: Option<&Request<'_>>,
         model: &str,
-    ) -> Result<(), Failure> {
+    ) -> Result<Opened, Stop> {
         let worker = Rc::clone(self.worker);
         let shared = &worker.shared;
         let mut watch =
@@ -230,22 +152,23 @@ impl<'i> Call<'_, 'i> {
             match (outcome, retry) {
                 (_, Some(reason)) if left > 0 => shared.metrics.upstream_retried(reason),
                 (Ok(response), _) => {
-                    return self.answer(permit, response, request, &mut watch, attempt.provider).await;
+                    let strip_usage = strips_usage(self.route.operation, request, attempt.provider);
+                    return Ok(Opened { permit, response, strip_usage, upstream: attempt.upstream });
                 }
                 (Err(stop), _) => {
                     self.account.charge = permit.settle(None, matches!(stop, Stop::Gone), false);
-                    return self.stop(stop, false);
+                    return Err(stop);
                 }
             }
         }
-        Ok(())
+        Err(Stop::Failed(Error::new(Kind::Bug, "no upstream was asked")))
     }
 
     /// Whom to ask, in order: the policy's models that are healthy, else the request's own.
     fn attempts<'a>(
         &self,
         shared: &'a Shared,
-        models: &'a [crate::policy::inference::ModelRef],
+        models: &'a [ModelRef],
         model: &'a str,
         now_ms: u64,
     ) -> Result<Vec<Attempt<'a>>, Failure> {
@@ -322,202 +245,6 @@ impl<'i> Call<'_, 'i> {
         };
         let sending = upstream::send(&worker, permit, &out);
         stream::until_head(&worker, self.client, self.deadline, watch, &mut commit, sending).await
-    }
-
-    /// Moves an answer to the client and settles the permit.
-    async fn answer(
-        &mut self,
-        permit: Permit,
-        mut response: Response,
-        request: Option<&Request<'_>>,
-        watch: &mut Watch<'_>,
-        provider: &Provider,
-    ) -> Result<(), Failure> {
-        let good = (200..300).contains(&response.status);
-        let authorization = provider.authorization();
-        let secret = authorization.as_deref().and_then(Authorization::telltale);
-        if let Some(secret) = secret {
-            stream::blot(&mut response.lines, secret);
-        }
-        let floor_of = permit.snapshot().inference.clone();
-        let floor = floor_of
-            .as_deref()
-            .and_then(Inference::floor)
-            .filter(|_| good && self.route.operation.generates());
-        if floor.is_some() && response.encoded {
-            let detail = "the upstream compressed an answer that a content floor must inspect";
-            self.account.charge = permit.settle(None, true, false);
-            return Err(Failure::from(&Error::new(Kind::Upstream(Step::Protocol), detail)));
-        }
-        let events = good && response.media == Media::Events;
-        let hold = !events && (!good || floor.is_some() || self.client.committed());
-        watch.await_body(events || self.client.committed());
-        if hold {
-            return self.answer_whole(permit, response, watch, floor, secret).await;
-        }
-        let mut sink = if events {
-            let strip = strips_usage(self.route.operation, request, provider);
-            Sink::events(secret, floor, strip, self.start_events(&response, floor.is_some()))
-        } else {
-            self.start_bytes(&response);
-            Sink::bytes(secret, response.media == Media::Json && !response.encoded)
-        };
-        let moved =
-            stream::relay(self.worker, self.client, self.deadline, watch, &mut response.body, &mut sink)
-                .await;
-        self.account.first_content = sink.first_content();
-        let torn = sink.is_torn();
-        let mut permit = permit;
-        permit.note_output(sink.seen_output());
-        self.account.charge = permit.settle(sink.usage(), good, moved.is_ok());
-        drop(sink);
-        self.worker.give_buffer(response.lines);
-        match moved {
-            Ok(()) => Ok(()),
-            Err(stop) => self.stop(stop, torn),
-        }
-    }
-
-    /// Reads the whole answer before any of it goes on: errors, inspected answers, and answers to streamed
-    /// calls that are no streams although a stream was begun.
-    async fn answer_whole(
-        &mut self,
-        permit: Permit,
-        mut response: Response,
-        watch: &mut Watch<'_>,
-        floor: Option<&safety::Floor>,
-        secret: Option<&[u8]>,
-    ) -> Result<(), Failure> {
-        let good = (200..300).contains(&response.status);
-        let bound = if good { self.worker.shared.settings.body_limit } else { ERROR_BODY_BYTES };
-        let mut sink = Sink::held(secret, bound);
-        let moved =
-            stream::relay(self.worker, self.client, self.deadline, watch, &mut response.body, &mut sink)
-                .await;
-        let usage = sink.usage();
-        let mut permit = permit;
-        permit.note_output(sink.seen_output());
-        let body = sink.into_held();
-        self.account.charge = permit.settle(usage, good, moved.is_ok());
-        if let Err(stop) = moved {
-            return self.stop(stop, false);
-        }
-        if let Some(floor) = floor {
-            let findings = floor.inspect(&body);
-            let shields =
-                floor.lacks_shields(findings.prompt_annotated).then(safety::Violation::shields_required);
-            if let Some(found) = findings.violation.or(shields) {
-                return self.stop(Stop::Content(Box::new(stream::violation(&found))), false);
-            }
-        }
-        if self.client.committed() {
-            return Err(told_late(response.status, &body));
-        }
-        self.account.first_content = Some(Instant::now());
-        self.account.status = response.status;
-        let reason = (!good).then(|| safety::is_provider_block(&body)).flatten();
-        let length = body.len() as u64;
-        self.start(&response, Body::Length(length), |head| {
-            if let Some(reason) = reason {
-                respond::decision_fields(reason, head);
-            }
-        });
-        self.client.push(&body);
-        self.client.end();
-        Ok(())
-    }
-
-    fn start(&mut self, response: &Response, body: Body, more: impl FnOnce(&mut Head<'_>)) {
-        let account = &mut self.account;
-        account.status = response.status;
-        let (trace, id, attempts) = (account.trace, account.decision_id, account.attempts);
-        self.client.start(response.status, body, |head| {
-            copy_lines(&response.lines, head);
-            own_fields(head, trace.as_str(), id, attempts);
-            more(head);
-        });
-    }
-
-    fn start_bytes(&mut self, response: &Response) {
-        let body = response.length.map_or(Body::Stream, Body::Length);
-        self.start(response, body, |_| {});
-    }
-
-    /// Starts an event stream now, or hands the start to the sink where a floor must see the first event.
-    fn start_events<'s>(&mut self, response: &Response, later: bool) -> Option<stream::Start<'s>> {
-        if self.client.committed() {
-            return None;
-        }
-        let account = &mut self.account;
-        account.status = response.status;
-        let (trace, id, attempts) = (account.trace, account.decision_id, account.attempts);
-        let (status, lines) = (response.status, response.lines.clone());
-        let start = move |client: &mut Client| {
-            client.start(status, Body::Stream, |head| {
-                copy_lines(&lines, head);
-                event_fields(head, &lines);
-                own_fields(head, trace.as_str(), id, attempts);
-            });
-        };
-        if later {
-            return Some(Box::new(start));
-        }
-        start(self.client);
-        None
-    }
-
-    /// Turns an early end into what the client is told: nothing when it has left.
-    fn stop(&mut self, stop: Stop, torn: bool) -> Result<(), Failure> {
-        let metrics = &self.worker.shared.metrics;
-        let failure = match stop {
-            Stop::Gone => {
-                self.account.end = StreamEnd::ClientGone;
-                self.client.close_after();
-                return Ok(());
-            }
-            Stop::Content(failure) => {
-                metrics.denied(DenialKind::Safety);
-                self.account.end = StreamEnd::Denied;
-                "contentSafety".clone_into(&mut self.account.rule);
-                *failure
-            }
-            Stop::Failed(e) => {
-                self.account.end = match e.kind() {
-                    Kind::Upstream(at) | Kind::Timeout(at) => {
-                        metrics.upstream_error(at);
-                        StreamEnd::Upstream(at)
-                    }
-                    _ => StreamEnd::Drained,
-                };
-                Failure::from(&e)
-            }
-        };
-        if torn {
-            // Part of an event is out: a blank line ends it before the error's own event.
-            self.client.push(b"\n\n");
-        }
-        Err(failure)
-    }
-
-    /// Tells a failure: as an answer, or inside a stream that has begun.
-    fn fail(&mut self, failure: &Failure) {
-        let (dialect, trace, id) = (self.dialect(), self.account.trace, self.account.decision_id);
-        if !self.client.committed() {
-            self.account.status = failure.status;
-            let attempts = self.account.attempts;
-            respond::fail(self.client, failure, dialect, trace.as_str(), &|head| {
-                decision_id(head, id);
-                attempts_field(head, attempts);
-            });
-            return;
-        }
-        self.client.close_after();
-        if self.account.stream {
-            let responses = self.route.operation == Operation::Responses;
-            self.client.push(respond::event(failure, dialect, responses, trace.as_str()).as_bytes());
-            self.client.end();
-        }
-        // Bytes of a declared length have begun and cannot be completed: closing is the only honest end.
     }
 }
 
@@ -597,122 +324,4 @@ fn unsupported(operation: Operation, none: bool) -> Failure {
         format!("No configured upstream serves {}.", operation.name())
     };
     Failure::new(501, "unsupported_for_provider", "unsupported_for_provider", "not_found_error", message)
-}
-
-/// An upstream's error that comes after the client was told 200.
-fn told_late(status: u16, body: &[u8]) -> Failure {
-    let said = serde_json::from_slice::<serde_json::Value>(body).ok();
-    let said = said.as_ref().and_then(|v| v.pointer("/error/message")).and_then(serde_json::Value::as_str);
-    let message = match said {
-        Some(said) => format!("The inference backend answered {status}: {said}"),
-        None => format!("The inference backend answered {status} to a streamed call"),
-    };
-    let anthropic = if status == 429 { "rate_limit_error" } else { "api_error" };
-    Failure::new(status, "proxy_error", "upstream_error", anthropic, message)
-}
-
-fn copy_lines(lines: &[u8], head: &mut Head<'_>) {
-    if let Head::H1(out) = head {
-        out.extend_from_slice(lines);
-        return;
-    }
-    for line in lines.split(|b| *b == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if let Some(colon) = memchr::memchr(b':', line)
-            && let (Some(name), Some(value)) = (line.get(..colon), line.get(colon + 1..))
-            && let Ok(name) = std::str::from_utf8(name)
-        {
-            head.field(name, value.trim_ascii());
-        }
-    }
-}
-
-/// What keeps intermediaries from holding events back.
-fn event_fields(head: &mut Head<'_>, lines: &[u8]) {
-    head.field("x-accel-buffering", b"no");
-    let has_cache_control = lines
-        .split(|b| *b == b'\n')
-        .any(|l| l.get(..14).is_some_and(|n| n.eq_ignore_ascii_case(b"cache-control:")));
-    if !has_cache_control {
-        head.field("cache-control", b"no-cache, no-transform");
-    }
-}
-
-fn own_fields(head: &mut Head<'_>, trace_id: &str, id: u64, attempts: u32) {
-    head.field("x-kars-trace-id", trace_id.as_bytes());
-    decision_id(head, id);
-    attempts_field(head, attempts);
-}
-
-fn decision_id(head: &mut Head<'_>, id: u64) {
-    head.field("x-kars-decision-id", TraceId::from_bits(id).as_str().as_bytes());
-}
-
-fn attempts_field(head: &mut Head<'_>, attempts: u32) {
-    if attempts > 1 {
-        head.field("x-kars-attempts", itoa::Buffer::new().format(attempts).as_bytes());
-    }
-}
-
-/// Wall-clock time since the epoch; 0 on a clock before it.
-pub fn unix_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn micros(d: Duration) -> u64 {
-    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
-}
-
-impl Account {
-    fn record(&self, worker: &Worker) {
-        let shared = &worker.shared;
-        let latency = self.started.elapsed();
-        let first_byte = self.first_content.map(|at| at - self.started);
-        let ok = self.end == StreamEnd::Complete && (200..400).contains(&self.status);
-        if self.operation != Operation::Read {
-            let usage = &self.charge.usage;
-            shared.metrics.call_done(&metrics::Call {
-                model: shared.metrics.model(&self.model),
-                ok,
-                latency,
-                first_byte,
-                input_tokens: usage.input,
-                output_tokens: usage.output,
-                estimated: self.charge.estimated,
-            });
-        }
-        if self.stream {
-            shared.metrics.stream_ended(self.end);
-        }
-        self.audit(shared, latency, first_byte);
-    }
-
-    fn audit(&self, shared: &Shared, latency: Duration, first_byte: Option<Duration>) {
-        let action = ["inference:", self.operation.name(), ":", &self.model].concat();
-        let denied = self.end == StreamEnd::Denied;
-        shared.audit.append(&Record {
-            ts_ms: millis(unix_time()),
-            agent: shared.settings.sandbox.as_str(),
-            action: &action,
-            decision: if denied { "deny" } else { "allow" },
-            rule: &self.rule,
-            decision_id: self.decision_id,
-            trace_id: self.trace.as_str(),
-            policy: self.snapshot.as_ref().map_or("", |s| &s.inference_digest),
-            model: &self.model,
-            provider: self.provider,
-            status: self.status,
-            input_tokens: self.charge.usage.input,
-            output_tokens: self.charge.usage.output,
-            estimated: self.charge.estimated,
-            latency_us: micros(latency),
-            first_byte_us: first_byte.map_or(0, micros),
-            attempts: self.attempts,
-            end: self.end.name(),
-        });
-    }
 }

@@ -35,7 +35,7 @@ pub async fn serve(
 ) {
     let shared = &worker.shared;
     shared.metrics.http_begun();
-    let status = match authorize(shared, inbound, peer, inbound.method == "GET") {
+    let status = match authorize(shared, inbound, peer, false) {
         Err((status, message)) => {
             respond::plain(client, status, "text/plain; charset=utf-8", message.as_bytes(), trace.as_str());
             status
@@ -61,9 +61,8 @@ async fn relay(
     inbound: &Inbound<'_>,
     trace: TraceId,
 ) -> Result<u16, String> {
-    let path = socket(worker).await?;
     let failed = |e: std::io::Error| format!("the control plane is not reachable: {e}");
-    let mut stream = UnixStream::connect(&path).await.map_err(failed)?;
+    let mut stream = connect(worker).await.map_err(failed)?;
     let query = inbound.query.map(|q| format!("?{q}")).unwrap_or_default();
     let head = format!(
         "{} {}{query} HTTP/1.1\r\nhost: kars\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\nx-kars-trace-id: {}\r\n\r\n",
@@ -96,19 +95,24 @@ fn answer(client: &mut Client, bytes: &[u8], method: &str, trace: TraceId) -> Op
     Some(head.status)
 }
 
-/// The control plane's socket; it is asked to start when nobody serves yet.
-async fn socket(worker: &Worker) -> Result<String, String> {
+/// Connects to the control plane; it is asked to start when nobody serves yet, or nobody does any more.
+async fn connect(worker: &Worker) -> std::io::Result<UnixStream> {
     let shared = &worker.shared;
     let until = Instant::now() + START;
     loop {
+        let mut failure = std::io::Error::from(std::io::ErrorKind::TimedOut);
         if let Some(path) = shared.cold_socket.load_full() {
-            return Ok(path.as_ref().clone());
+            match UnixStream::connect(path.as_str()).await {
+                Ok(stream) => return Ok(stream),
+                Err(e) => failure = e,
+            }
+            shared.cold_socket.store(None);
+        }
+        if Instant::now() >= until {
+            return Err(failure);
         }
         shared.cold_wanted.store(true, Ordering::Relaxed);
         shared.events.wake();
-        if Instant::now() >= until {
-            return Err("the control plane did not start in time".to_owned());
-        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

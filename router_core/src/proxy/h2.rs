@@ -107,7 +107,11 @@ async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, from: (Soc
             fields: FieldsRef::H2(&parts.headers),
             body: &body,
         };
-        server::dispatch(&worker, &mut client, &mut deadline, &inbound, from).await;
+        let answer = server::dispatch(&worker, &mut client, &mut deadline, &inbound, from).await;
+        drop((body, parts));
+        if let Some(answer) = answer {
+            answer.deliver(&mut client, &mut deadline).await;
+        }
     });
     match started.await {
         Ok((status, fields, reader)) => {

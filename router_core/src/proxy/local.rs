@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use crate::ids::TraceId;
-use crate::proxy::call::unix_time;
+use crate::proxy::account::unix_time;
 use crate::proxy::client::Client;
 use crate::proxy::inbound::Inbound;
 use crate::proxy::respond;

@@ -1,5 +1,7 @@
 //! The doors: each takes a client's bytes, passes the gate, and moves an answer back.
 
+pub mod account;
+pub mod answer;
 pub mod call;
 pub mod client;
 pub mod cold;

@@ -9,8 +9,9 @@ use std::task::{Poll, ready};
 use tokio::net::TcpStream;
 
 use crate::error::{Error, Kind, Result};
-use crate::ids::TraceId;
+use crate::ids::{Dialect, TraceId};
 use crate::net::deadline::Deadline;
+use crate::proxy::answer::Answer;
 use crate::proxy::client::{Client, H1};
 use crate::proxy::inbound::{FieldsRef, Inbound, split_target};
 use crate::proxy::respond::{self, Failure};
@@ -62,8 +63,8 @@ pub enum Door {
 
 /// What became of a turn of a connection.
 enum Turn {
-    /// A request of so many bytes was answered.
-    Answered(usize),
+    /// A request was answered.
+    Answered,
     /// The client speaks HTTP/2.
     Preface,
     /// The client closed, or waited too long between requests.
@@ -95,12 +96,7 @@ impl Connection {
         let mut buffer = Vec::new();
         loop {
             match self.turn(&mut buffer).await {
-                Ok(Turn::Answered(used)) if used >= buffer.len() => {
-                    // The thread lends buffers: an idle connection has none.
-                    self.worker.give_buffer(std::mem::take(&mut buffer));
-                }
-                // The next request has begun already.
-                Ok(Turn::Answered(used)) => drop(buffer.drain(..used)),
+                Ok(Turn::Answered) => {}
                 Ok(Turn::Preface) => {
                     if let Client::H1(h1) = self.client {
                         h2::serve(self.worker, h1.tcp, buffer, self.peer, self.door).await;
@@ -144,8 +140,10 @@ impl Connection {
                 // Nearly always all of a request comes at once, and its head is read once.
                 if let Some(used) = whole(&head, buffer.len()) {
                     let body = buffer.get(head.len..used).unwrap_or(&[]);
-                    self.respond(&head, body, buffer.len() > used).await;
-                    return Ok(Turn::Answered(used));
+                    let answer = self.respond(&head, body, buffer.len() > used).await;
+                    self.consume(buffer, used);
+                    self.deliver(answer).await;
+                    return Ok(Turn::Answered);
                 }
                 break Expected { head: head.len, framing: head.framing, proceed: head.expect_continue };
             }
@@ -156,9 +154,11 @@ impl Connection {
         let (used, decoded, memory) = self.read_body(buffer, &expected).await?;
         let Some(head) = head::request(buffer)? else { return Ok(Turn::Closed) };
         let body = decoded.as_deref().or_else(|| buffer.get(head.len..used)).unwrap_or(&[]);
-        self.respond(&head, body, buffer.len() > used).await;
-        drop(memory);
-        Ok(Turn::Answered(used))
+        let answer = self.respond(&head, body, buffer.len() > used).await;
+        self.consume(buffer, used);
+        drop((decoded, memory));
+        self.deliver(answer).await;
+        Ok(Turn::Answered)
     }
 
     /// Reads the rest of a body; gives the message's end in the buffer, and the content where it was coded.
@@ -245,13 +245,29 @@ impl Connection {
     }
 
     /// Answers a request; `more` when the client has already sent what follows it.
-    async fn respond(&mut self, head: &RequestHead<'_>, body: &[u8], more: bool) {
+    async fn respond(&mut self, head: &RequestHead<'_>, body: &[u8], more: bool) -> Option<Answer> {
         let Self { worker, client, deadline, peer, door } = self;
         if let Client::H1(h1) = client {
             let keep = head.keep_alive && !worker.shared.is_draining();
             h1.reset(head.http10, head.method == "HEAD", keep, !more);
         }
-        serve_one(worker, client, deadline, head, body, (*peer, *door)).await;
+        serve_one(worker, client, deadline, head, body, (*peer, *door)).await
+    }
+
+    /// Drops a request's bytes: the thread lends buffers, and a connection that waits, or whose answer
+    /// streams, has none.
+    fn consume(&self, buffer: &mut Vec<u8>, used: usize) {
+        if used >= buffer.len() {
+            self.worker.give_buffer(std::mem::take(buffer));
+        } else {
+            buffer.drain(..used);
+        }
+    }
+
+    async fn deliver(&mut self, answer: Option<Answer>) {
+        if let Some(answer) = answer {
+            answer.deliver(&mut self.client, &mut self.deadline).await;
+        }
     }
 
     /// Answers what could not be read as a request, and closes.
@@ -350,25 +366,27 @@ async fn serve_one(
     head: &RequestHead<'_>,
     body: &[u8],
     from: (SocketAddr, Door),
-) {
+) -> Option<Answer> {
     let Some((path, query)) = split_target(head.target) else {
         let failure = Failure::from(&Error::bad_request("the request target is neither a path nor a URL"));
         let trace = TraceId::from_bits(worker.random());
-        return respond::fail(client, &failure, crate::ids::Dialect::OpenAi, trace.as_str(), &|_| {});
+        respond::fail(client, &failure, Dialect::OpenAi, trace.as_str(), &|_| {});
+        return None;
     };
     let fields = FieldsRef::H1(&head.fields);
     let inbound = Inbound { method: head.method, path, query, fields, body };
-    dispatch(worker, client, deadline, &inbound, from).await;
+    dispatch(worker, client, deadline, &inbound, from).await
 }
 
-/// Leads a request to its endpoint; every HTTP version ends up here.
+/// Leads a request to its endpoint; every HTTP version ends up here. A model call gives its answer back, to be
+/// delivered once the request's bytes are let go.
 pub async fn dispatch(
     worker: &Rc<Worker>,
     client: &mut Client,
     deadline: &mut Deadline,
     inbound: &Inbound<'_>,
     (peer, door): (SocketAddr, Door),
-) {
+) -> Option<Answer> {
     let given = inbound.fields.value("x-kars-trace-id").and_then(TraceId::parse);
     let trace = given.unwrap_or_else(|| TraceId::from_bits(worker.random()));
     let found = match routes::find(inbound.method, inbound.path) {
@@ -377,7 +395,7 @@ pub async fn dispatch(
     };
     match found {
         Found::Route(Endpoint::Model(route)) => {
-            call::run(worker, client, deadline, inbound, &route, trace).await;
+            return Some(call::open(worker, client, deadline, inbound, &route, trace).await);
         }
         Found::Route(Endpoint::Local(endpoint)) => {
             local::serve(worker, client, inbound, endpoint, peer, trace);
@@ -400,6 +418,7 @@ pub async fn dispatch(
             unrouted(worker, client, inbound, &failure, trace, None);
         }
     }
+    None
 }
 
 fn unrouted(

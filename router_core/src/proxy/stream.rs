@@ -30,6 +30,8 @@ pub enum Stop {
     Failed(Error),
     /// A content rule forbids what the model said.
     Content(Box<Failure>),
+    /// The call was not sent.
+    Refused(Box<Failure>),
 }
 
 /// The waits of one call, measured against one timer.
@@ -122,6 +124,12 @@ impl<'t> Watch<'t> {
 enum Due {
     Keepalive,
     Stop(Stop),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(Box::new(failure))
+    }
 }
 
 fn timed_out(step: Step, detail: &str) -> Stop {
