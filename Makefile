@@ -68,8 +68,9 @@ fmt: setup ## Format both languages
 	cargo fmt
 
 .PHONY: bench
-bench: build ## Run the benchmark suite (see benches/load)
-	cargo run --locked --release -p kars_load
+bench: build ## Compare the router with other proxies on this machine (BENCH_FLAGS='--rounds 5'; see benches/load)
+	cargo build --locked --release -p kars_load
+	$(BIN)/python benches/load/run.py $(or $(BENCH_FLAGS),--quick)
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
