@@ -99,7 +99,7 @@ impl Connection {
                 Ok(Turn::Answered) => {}
                 Ok(Turn::Preface) => {
                     if let Client::H1(h1) = self.client {
-                        h2::serve(self.worker, h1.tcp, buffer, self.peer, self.door).await;
+                        Box::pin(h2::serve(self.worker, h1.tcp, buffer, self.peer, self.door)).await;
                     }
                     return;
                 }
@@ -266,7 +266,7 @@ impl Connection {
 
     async fn deliver(&mut self, answer: Option<Answer>) {
         if let Some(answer) = answer {
-            answer.deliver(&mut self.client, &mut self.deadline).await;
+            Box::pin(answer.deliver(&mut self.client, &mut self.deadline)).await;
         }
     }
 
@@ -395,12 +395,13 @@ pub async fn dispatch(
     };
     match found {
         Found::Route(Endpoint::Model(route)) => {
-            return Some(call::open(worker, client, deadline, inbound, &route, trace).await);
+            // Boxed, as the other doors are: a connection that waits holds none of their state.
+            return Some(Box::pin(call::open(worker, client, deadline, inbound, &route, trace)).await);
         }
         Found::Route(Endpoint::Local(endpoint)) => {
             local::serve(worker, client, inbound, endpoint, peer, trace);
         }
-        Found::Route(Endpoint::Cold) => cold::serve(worker, client, inbound, peer, trace).await,
+        Found::Route(Endpoint::Cold) => Box::pin(cold::serve(worker, client, inbound, peer, trace)).await,
         Found::WrongMethod(methods) => {
             let message = format!("{} takes {methods}", inbound.path);
             let failure = Failure::new(
