@@ -19,7 +19,7 @@ use crate::proxy::upstream::Source;
 use crate::proxy::worker::Worker;
 use crate::settings::Timeouts;
 use crate::wire::sse::{self, Splitter};
-use crate::wire::usage::{self, Meter};
+use crate::wire::usage::{self, EventKind, Meter};
 
 /// Why an exchange ended early.
 #[derive(Debug)]
@@ -513,33 +513,46 @@ impl Flow<'_, '_> {
         if whole.is_empty() {
             return Ok(());
         }
-        let inspect = self.floor.is_some() || memmem::find(whole, b"\"usage\"").is_some();
-        if !inspect {
-            *self.events += sse::count(whole);
-            self.started(client);
-            client.push(whole);
-            return Ok(());
+        if self.floor.is_some() {
+            return self.inspect(whole, client);
         }
-        // Runs of kept events leave as one piece each.
-        let mut kept = 0..0;
-        let mut at = 0;
-        for event in sse::events(whole) {
-            let end = at + event.len();
-            self.meter.event(event);
-            self.check_floor(event)?;
-            *self.events += 1;
-            if self.strip_usage && usage::is_usage_chunk(event) {
-                *self.events -= 1;
-                self.push(whole.get(kept.clone()), client);
-                kept = end..end;
-            } else {
-                kept.end = end;
+        *self.events += sse::count(whole);
+        let mut kept = 0;
+        for range in sse::around(whole, usage::mentions(whole)) {
+            if self.is_kept(whole.get(range.clone()).unwrap_or(&[])) {
+                continue;
             }
-            at = end;
+            *self.events = self.events.saturating_sub(1);
+            self.push(whole.get(kept..range.start), client);
+            kept = range.end;
         }
-        kept.end = whole.len().max(kept.end);
-        self.push(whole.get(kept), client);
+        self.push(whole.get(kept..), client);
         Ok(())
+    }
+
+    /// The same where a floor must see each event before it leaves.
+    fn inspect(&mut self, whole: &[u8], client: &mut Client) -> Result<(), Stop> {
+        // Runs of kept events leave as one piece each.
+        let (mut kept, mut end) = (0, 0);
+        for event in sse::events(whole) {
+            let start = end;
+            end += event.len();
+            let is_kept = self.is_kept(event);
+            self.check_floor(event)?;
+            if is_kept {
+                *self.events += 1;
+            } else {
+                self.push(whole.get(kept..start), client);
+                kept = end;
+            }
+        }
+        self.push(whole.get(kept..), client);
+        Ok(())
+    }
+
+    /// Meters an event; false when it is the usage chunk that the client did not ask for.
+    fn is_kept(&mut self, event: &[u8]) -> bool {
+        self.meter.event(event) == EventKind::Other || !self.strip_usage
     }
 
     fn push(&mut self, piece: Option<&[u8]>, client: &mut Client) {

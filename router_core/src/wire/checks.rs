@@ -130,8 +130,15 @@ pub fn usage(bytes: &[u8]) {
         }
     }
     let mut meter = usage::Meter::new();
-    sse::events(body).for_each(|block| meter.event(block));
-    sse::events(body).for_each(|block| assert!(!usage::is_usage_chunk(block) || block.len() > 24));
+    for block in sse::events(body) {
+        let kind = meter.event(block);
+        assert!(kind == usage::EventKind::Other || block.len() > 24);
+    }
+    let mut looked_at = usage::Meter::new();
+    for range in sse::around(body, usage::mentions(body)) {
+        looked_at.event(body.get(range).unwrap_or(&[]));
+    }
+    assert_eq!(looked_at.usage(), meter.usage(), "an event with usage is passed over");
 }
 
 /// A model request: what is accepted is one JSON object, its spans hold what they claim, and every rewrite

@@ -7,5 +7,6 @@ pub mod edit;
 pub mod head;
 mod members;
 pub mod request;
+mod scan;
 pub mod sse;
 pub mod usage;

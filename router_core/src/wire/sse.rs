@@ -8,6 +8,7 @@
 mod tests;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use memchr::{memchr2, memrchr2};
 
@@ -221,6 +222,22 @@ pub fn events(whole: &[u8]) -> impl Iterator<Item = &[u8]> {
         let (block, after) = rest.split_at_checked(block_len(rest))?;
         rest = after;
         (!block.is_empty()).then_some(block)
+    })
+}
+
+/// The events of a run of whole events that hold the offsets `hits` (rising, none of a line end), as [`events`]
+/// tells them apart: each once, as its range. The events between them are not looked at.
+pub fn around(whole: &[u8], hits: impl Iterator<Item = usize>) -> impl Iterator<Item = Range<usize>> {
+    let mut passed = 0;
+    hits.filter_map(move |hit| {
+        if hit < passed {
+            return None;
+        }
+        // The byte at the hit is looked at, too: it tells a CR that ends a line from one before an LF.
+        let before = whole.get(passed..=hit)?;
+        let start = passed + last_end(before);
+        passed = start + block_len(whole.get(start..)?);
+        Some(start..passed)
     })
 }
 

@@ -1,5 +1,6 @@
 //! Token usage as providers report it, found without parsing the answer.
 
+mod quick;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod walker;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
+use serde_json::value::RawValue;
 
 use crate::wire::members::{Repeats, members};
 use crate::wire::sse;
@@ -36,6 +38,16 @@ impl Usage {
     }
 }
 
+/// What [`Meter::event`] found an event to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// The extra chunk that `stream_options.include_usage` asks for: `choices` is an empty array and `usage` an
+    /// object, both at the top level.
+    UsageChunk,
+    /// Any other event.
+    Other,
+}
+
 /// Collects the usage of one answer, streamed or buffered.
 ///
 /// Counted is only an object named `usage` at the top level of an event or answer, or directly in its
@@ -54,42 +66,44 @@ impl Meter {
         Self::default()
     }
 
-    /// Takes one whole SSE event; cheap when it holds no usage. Anthropic's `message_start` and
-    /// `message_delta` merge (the delta's numbers are cumulative and win), others replace.
-    pub fn event(&mut self, block: &[u8]) {
-        if !mentions_usage(block) {
-            return;
+    /// Takes one whole SSE event and says what it is; cheap when it holds no usage. Anthropic's `message_start`
+    /// and `message_delta` merge (the delta's numbers are cumulative and win), others replace.
+    pub fn event(&mut self, block: &[u8]) -> EventKind {
+        if mentions(block).next().is_none() {
+            return EventKind::Other;
         }
+        self.parsed(block).unwrap_or(EventKind::Other)
+    }
+
+    fn parsed(&mut self, block: &[u8]) -> Option<EventKind> {
         let event = sse::event(block);
-        let Ok(json) = std::str::from_utf8(&event.data) else { return };
-        let Ok([usage, response, message, kind]) =
-            members(json, ["usage", "response", "message", "type"], Repeats::Last)
-        else {
-            return;
-        };
-        let within = |outer: Option<&serde_json::value::RawValue>| {
+        let json = std::str::from_utf8(&event.data).ok()?;
+        let names = ["usage", "response", "message", "type", "choices"];
+        let [usage, response, message, kind, choices] = members(json, names, Repeats::Last).ok()?;
+        let within = |outer: Option<&RawValue>| {
             let [usage] = members(outer?.get(), ["usage"], Repeats::Last).ok()?;
-            Report::read(usage?.get())
+            Report::read(usage?.get().as_bytes())
         };
         let report = usage
-            .and_then(|u| Report::read(u.get()))
+            .and_then(|u| Report::read(u.get().as_bytes()))
             .or_else(|| within(response))
             .or_else(|| within(message));
-        let Some(report) = report else { return };
-        let merges = kind.is_some_and(|k| k.get() == "\"message_delta\"");
-        self.seen = Some(match self.seen {
-            Some(before) if merges => report.over(before),
-            _ => report,
-        });
+        if let Some(report) = report {
+            let merges = kind.is_some_and(|k| k.get() == "\"message_delta\"");
+            self.seen = Some(match self.seen {
+                Some(before) if merges => report.over(before),
+                _ => report,
+            });
+        }
+        let extra = choices.is_some_and(is_empty_array) && usage.is_some_and(|u| u.get().starts_with('{'));
+        Some(if extra { EventKind::UsageChunk } else { EventKind::Other })
     }
 
     /// Takes the next bytes of a buffered JSON answer, split anywhere. Memory is bounded by
     /// [`crate::limits::USAGE_BYTES`]; a larger `usage` is not counted.
     pub fn json(&mut self, bytes: &[u8]) {
         let seen = &mut self.seen;
-        self.walker.feed(bytes, |usage| {
-            *seen = usage.and_then(|u| std::str::from_utf8(u).ok()).and_then(Report::read);
-        });
+        self.walker.feed(bytes, |report| *seen = report);
     }
 
     /// What was seen.
@@ -98,27 +112,17 @@ impl Meter {
     }
 }
 
-/// Whether a whole SSE event is the extra chunk that `stream_options.include_usage` asks for: `choices` is
-/// an empty array and `usage` an object, both at the top level.
-pub fn is_usage_chunk(block: &[u8]) -> bool {
-    if !mentions_usage(block) {
-        return false;
-    }
-    let event = sse::event(block);
-    let Ok(json) = std::str::from_utf8(&event.data) else { return false };
-    let Ok([Some(choices), Some(usage)]) = members(json, ["choices", "usage"], Repeats::Last) else {
-        return false;
-    };
-    let inner = choices.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    inner.is_some_and(|rest| rest.trim_ascii().is_empty()) && usage.get().starts_with('{')
+fn is_empty_array(value: &RawValue) -> bool {
+    let inner = value.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.is_some_and(|rest| rest.trim_ascii().is_empty())
 }
 
-/// Whether a key `usage` with a value other than null is somewhere in `bytes`. A key written with escapes is
-/// not found: no provider writes one.
-fn mentions_usage(bytes: &[u8]) -> bool {
+/// Where in `bytes` a key `usage` stands with a value other than null, so that an event may be worth a look. A
+/// key written with escapes is not found: no provider writes one.
+pub fn mentions(bytes: &[u8]) -> impl Iterator<Item = usize> {
     static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage\""));
     let key = &*KEY;
-    key.find_iter(bytes).any(|at| {
+    key.find_iter(bytes).filter(|at| {
         let after = bytes.get(at + key.needle().len()..).unwrap_or(&[]).trim_ascii_start();
         after.strip_prefix(b":").is_some_and(|value| !value.trim_ascii_start().starts_with(b"null"))
     })

@@ -132,6 +132,19 @@ fn tells_events_apart_without_losing_a_byte() {
     assert_eq!((count(b""), count(b"\n"), count(b"data: 1\n\ndata: 2\n\n")), (0, 0, 2));
 }
 
+#[test]
+fn gives_only_the_events_that_were_hit() {
+    let run = b"\n\ndata: 1\n\ndata: 2\r\ndata: 3\r\n\r\ndata: 4\r\rx: 5\n\n\nxx";
+    let hits = |needles: &[u8]| {
+        let at = run.iter().enumerate().filter(|(_, b)| needles.contains(b)).map(|(at, _)| at);
+        around(run, at).map(|range| &run[range]).collect::<Vec<_>>()
+    };
+    assert_eq!(hits(b"23"), [b"data: 2\r\ndata: 3\r\n\r\n"], "two hits in one event");
+    assert_eq!(hits(b"14"), [&b"data: 1\n\n"[..], b"data: 4\r\r"]);
+    assert_eq!(hits(b"x"), [&b"x: 5\n\n\n"[..], b"xx"]);
+    assert_eq!(around(run, [1000].into_iter()).count(), 0);
+}
+
 proptest! {
     #[test]
     fn splits_like_the_definition_at_any_split(
@@ -152,6 +165,10 @@ proptest! {
             parsed.map(|e| Event { name: e.name.map(|n| &*n.to_vec().leak()), data: e.data.into_owned().into() }).collect()
         };
         prop_assert_eq!(full(&seen), full(&blocks));
+        let hits = || done.iter().enumerate().filter(|(_, b)| **b == b'x').map(|(at, _)| at);
+        let found: Vec<_> = around(&done, hits()).map(|range| &done[range]).collect();
+        let holding: Vec<_> = events(&done).filter(|block| block.contains(&b'x')).collect();
+        prop_assert_eq!(found, holding);
         prop_assert_eq!(count(&done), blocks.iter().filter(|b| !is_eol(b[0])).count() as u64);
     }
 

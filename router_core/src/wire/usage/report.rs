@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::Usage;
+use super::{Usage, quick};
 use crate::wire::members::{Repeats, members};
 
 /// The numbers of a `usage` object, as far as they are there.
@@ -24,9 +24,50 @@ pub(super) struct Report {
     reasoning: Option<u64>,
 }
 
+/// The numbers of a `usage` object by their place in it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Numbers {
+    pub(super) prompt: Option<u64>,
+    pub(super) input: Option<u64>,
+    pub(super) completion: Option<u64>,
+    pub(super) output: Option<u64>,
+    pub(super) total: Option<u64>,
+    pub(super) cache_read: Option<u64>,
+    pub(super) cache_write: Option<u64>,
+    pub(super) prompt_cached: Option<u64>,
+    pub(super) input_cached: Option<u64>,
+    pub(super) completion_reasoning: Option<u64>,
+    pub(super) output_reasoning: Option<u64>,
+}
+
+impl Numbers {
+    /// What they say together; `None` when none is known.
+    pub(super) fn report(self) -> Option<Report> {
+        let report = Report {
+            prompt: self.prompt,
+            input: self.input,
+            output: self.completion.or(self.output),
+            total: self.total,
+            cached: self.prompt_cached.or(self.input_cached),
+            cache_read: self.cache_read,
+            cache_write: self.cache_write,
+            reasoning: self.completion_reasoning.or(self.output_reasoning),
+        };
+        (report != Report::default()).then_some(report)
+    }
+}
+
 impl Report {
-    /// Reads the text of a `usage` value; `None` when it is no object or has no number that is known.
-    pub(super) fn read(json: &str) -> Option<Self> {
+    /// Reads a whole `usage` value; `None` when it is no object or has no number that is known.
+    pub(super) fn read(json: &[u8]) -> Option<Self> {
+        match quick::read(json) {
+            Some((report, len)) if len == json.len() => report,
+            _ => Self::parse(std::str::from_utf8(json).ok()?),
+        }
+    }
+
+    /// The same of any JSON text.
+    pub(super) fn parse(json: &str) -> Option<Self> {
         const NAMES: [&str; 11] = [
             "prompt_tokens",
             "input_tokens",
@@ -43,18 +84,20 @@ impl Report {
         let [prompt, input, completion, output, total, read, write, details @ ..] =
             members(json, NAMES, Repeats::Last).ok()?;
         let [prompt_in, input_in, completion_in, output_in] = details;
-        let report = Self {
+        let numbers = Numbers {
             prompt: count(prompt),
             input: count(input),
-            output: count(completion).or_else(|| count(output)),
+            completion: count(completion),
+            output: count(output),
             total: count(total),
-            cached: detail(prompt_in, "cached_tokens").or_else(|| detail(input_in, "cached_tokens")),
             cache_read: count(read),
             cache_write: count(write),
-            reasoning: detail(completion_in, "reasoning_tokens")
-                .or_else(|| detail(output_in, "reasoning_tokens")),
+            prompt_cached: detail(prompt_in, "cached_tokens"),
+            input_cached: detail(input_in, "cached_tokens"),
+            completion_reasoning: detail(completion_in, "reasoning_tokens"),
+            output_reasoning: detail(output_in, "reasoning_tokens"),
         };
-        (report != Self::default()).then_some(report)
+        numbers.report()
     }
 
     /// These numbers, and those of `before` where these are absent.

@@ -19,6 +19,10 @@ fn of_json(body: &str, step: usize) -> Option<Usage> {
     meter.usage()
 }
 
+fn is_usage_chunk(block: &[u8]) -> bool {
+    Meter::new().event(block) == EventKind::UsageChunk
+}
+
 fn usage(input: u64, output: u64) -> Usage {
     Usage { input, output, ..Usage::default() }
 }
@@ -179,7 +183,7 @@ fn tells_the_extra_usage_chunk_from_others() {
 /// The same numbers from a full parse.
 fn oracle(body: &Value) -> Option<Usage> {
     let usage = body.as_object()?.get("usage")?.as_object()?;
-    Report::read(&serde_json::to_string(usage).unwrap()).map(Report::usage)
+    Report::parse(&serde_json::to_string(usage).unwrap()).map(Report::usage)
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -201,6 +205,60 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+fn name() -> impl Strategy<Value = String> {
+    let known = prop::sample::select(vec![
+        "prompt_tokens",
+        "input_tokens",
+        "completion_tokens",
+        "output_tokens",
+        "total_tokens",
+        "cached_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+        "prompt_tokens_details",
+        "input_tokens_details",
+        "completion_tokens_details",
+        "output_tokens_details",
+        "reasoning_tokens",
+        "audio\\u0020x",
+        "t\\u006ftal_tokens",
+        "",
+    ]);
+    prop_oneof![9 => known.prop_map(str::to_owned), 1 => "[a-z\u{e9}\u{7f}\u{1}]{0,9}"]
+        .prop_map(|n| format!("\"{n}\""))
+}
+
+fn value() -> impl Strategy<Value = String> {
+    let odd = [
+        "null",
+        "true",
+        "nul",
+        "-5",
+        "5.9",
+        "1e3",
+        "01",
+        "0",
+        "00",
+        "18446744073709551615",
+        "18446744073709551616",
+        "9999999999999999999",
+        "\"x\"",
+        "\"\\\"\"",
+        "\"\u{e9}\"",
+        "[]",
+        "[1,{}]",
+        "{}",
+        "{\"cached_tokens\":3}",
+        "{\"cached_tokens\":3,\"reasoning_tokens\":4,\"x\":\"}\"}",
+        "{\"cached_tokens\":{}}",
+        "{\"reasoning_tokens\":1.5}",
+        "{\"cached_tokens\":1,\"cached_tokens\":null}",
+        "\"\u{1}\"",
+        "",
+    ];
+    prop_oneof![3 => any::<u32>().prop_map(|n| n.to_string()), 2 => prop::sample::select(odd.to_vec()).prop_map(str::to_owned)]
+}
+
 proptest! {
     #[test]
     fn finds_the_usage_a_full_parse_finds(
@@ -220,6 +278,36 @@ proptest! {
     #[test]
     fn gives_the_same_result_at_any_split(body in "[\\[\\]{}\":,\\\\ 1usage]{0,80}", step in 1_usize..9) {
         prop_assert_eq!(of_json(&body, step), of_json(&body, usize::MAX));
+    }
+
+    #[test]
+    fn reads_the_common_form_as_a_parser_does(
+        members in prop::collection::vec((name(), value()), 0..8), space in "[ \n\t]{0,2}", tail in "[,} x]{0,3}",
+    ) {
+        let join = |members: &[(String, String)]| {
+            let pairs: Vec<_> = members.iter().map(|(n, v)| format!("{space}{n}{space}:{space}{v}{space}")).collect();
+            format!("{{{}}}", pairs.join(","))
+        };
+        let text = join(&members);
+        let quick = quick::read(format!("{text}{tail}").as_bytes());
+        if let Some((report, len)) = quick {
+            prop_assert_eq!((report, len), (Report::parse(&text), text.len()));
+        }
+        prop_assert_eq!(Report::read(text.as_bytes()), Report::parse(&text));
+        let nested = join(&[("\"completion_tokens_details\"".into(), text.clone()), ("\"input_tokens_details\"".into(), text)]);
+        prop_assert_eq!(Report::read(nested.as_bytes()), Report::parse(&nested));
+        let body = format!("{{\"a\":{{}},\"usage\":{nested},\"b\":1}}");
+        prop_assert_eq!(of_json(&body, 3), Report::parse(&nested).map(Report::usage));
+        prop_assert_eq!(of_json(&body, usize::MAX), Report::parse(&nested).map(Report::usage));
+    }
+
+    #[test]
+    fn never_takes_for_the_common_form_what_is_none(text in "[{}\":,0-9ae\\\\. ]{0,24}") {
+        let text = format!("{{\"total_tokens\":{text}");
+        if let Some((report, len)) = quick::read(text.as_bytes()) {
+            prop_assert!(serde_json::from_str::<Value>(&text[..len]).is_ok());
+            prop_assert_eq!(report, Report::parse(&text[..len]));
+        }
     }
 
     #[test]

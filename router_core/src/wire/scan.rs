@@ -1,0 +1,73 @@
+//! Eight bytes at a time: where a string of JSON text ends.
+
+use memchr::memchr;
+
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+/// Bytes within which most strings end: looked at here, before a search that is made for long ones.
+const NEAR_BYTES: usize = 32;
+
+/// The first quote in `bytes`.
+#[inline]
+pub(super) fn quote(bytes: &[u8]) -> Option<usize> {
+    let near = bytes.get(..NEAR_BYTES).unwrap_or(&[]);
+    let mut passed = 0;
+    for block in near.as_chunks::<8>().0 {
+        let hit = equal(u64::from_le_bytes(*block), b'"') & (ONES << 7);
+        if hit != 0 {
+            return Some(passed + first(hit));
+        }
+        passed += 8;
+    }
+    memchr(b'"', bytes.get(passed..)?).map(|at| passed + at)
+}
+
+/// How many bytes of ASCII other than quotes, backslashes and control characters are at the start of `bytes`.
+#[inline]
+pub(super) fn plain_len(bytes: &[u8]) -> usize {
+    let (blocks, tail) = bytes.as_chunks::<8>();
+    let mut passed = 0;
+    for block in blocks {
+        let word = u64::from_le_bytes(*block);
+        let hit = (equal(word, b'"') | equal(word, b'\\') | below(word, b' ') | word) & (ONES << 7);
+        if hit != 0 {
+            return passed + first(hit);
+        }
+        passed += 8;
+    }
+    passed + tail.iter().take_while(|b| b.is_ascii() && **b >= b' ' && !matches!(b, b'"' | b'\\')).count()
+}
+
+/// The first byte whose top bit is set in `hit`.
+fn first(hit: u64) -> usize {
+    (hit.trailing_zeros() / 8) as usize
+}
+
+/// Sets the top bit of each byte of `word` that is `byte`.
+fn equal(word: u64, byte: u8) -> u64 {
+    below(word ^ (ONES * u64::from(byte)), 1)
+}
+
+/// Sets the top bit of each byte of `word` that is below `bound` (at most 128). A borrow may set further ones,
+/// but only above the first that is right.
+fn below(word: u64, bound: u8) -> u64 {
+    word.wrapping_sub(ONES * u64::from(bound)) & !word
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn finds_what_a_walk_byte_by_byte_finds(
+            bytes in prop::collection::vec(
+                prop_oneof![8 => Just(b'a'), 1 => any::<u8>(), 1 => Just(b'!'), 1 => Just(b'"'), 1 => Just(b'\\')], 0..80),
+        ) {
+            prop_assert_eq!(quote(&bytes), bytes.iter().position(|b| *b == b'"'));
+            let plain = |b: &&u8| matches!(b, b' '..=0x7f) && !matches!(b, b'"' | b'\\');
+            prop_assert_eq!(plain_len(&bytes), bytes.iter().take_while(plain).count());
+        }
+    }
+}
