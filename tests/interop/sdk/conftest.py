@@ -26,10 +26,9 @@ def demo_url() -> Iterator[str]:
     process.stdout.close()
 
 
-@pytest.fixture(scope="session")
-def demo_router(demo_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
-    """A router whose three providers are the demo model server."""
-    environment = {
+def environment(demo_url: str) -> dict[str, str]:
+    """The variables that point a router's three providers at the demo model server."""
+    return {
         "OPENAI_BASE_URL": f"{demo_url}/v1",
         "OPENAI_API_KEY": "sk-router-openai",
         "ANTHROPIC_BASE_URL": demo_url,
@@ -37,6 +36,19 @@ def demo_router(demo_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "AZURE_OPENAI_ENDPOINT": demo_url,
         "AZURE_OPENAI_API_KEY": "sk-router-azure",
     }
-    router = Router(tmp_path_factory.mktemp("router"), environment).start()
+
+
+@pytest.fixture(scope="session")
+def demo_router(demo_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    """A router whose three providers are the demo model server."""
+    router = Router(tmp_path_factory.mktemp("router"), environment(demo_url)).start()
+    yield router
+    router.stop()
+
+
+@pytest.fixture(scope="session")
+def demo_router_http2(demo_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    """The same, speaking HTTP/2 to the server."""
+    router = Router(tmp_path_factory.mktemp("router"), environment(demo_url) | {"UPSTREAM_HTTP": "2"}).start()
     yield router
     router.stop()

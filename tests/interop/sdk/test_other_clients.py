@@ -39,3 +39,8 @@ def test_a_program_works_without_the_router(program: str, demo_url: str):
 @every_program
 def test_a_program_sees_no_difference(program: str, demo_url: str, demo_router: Router):
     assert run(program, demo_router.url) == run(program, demo_url)
+
+
+@every_program
+def test_a_program_sees_no_difference_over_an_http2_upstream(program: str, demo_url: str, demo_router_http2: Router):
+    assert run(program, demo_router_http2.url) == run(program, demo_url)
