@@ -1,7 +1,5 @@
 //! Mounted policy directories: told of a change at once (inotify), found out within seconds otherwise.
 
-mod read;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,8 +15,6 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-
-pub use read::read_inference;
 
 /// How often directories are compared where inotify does not tell (network and overlay filesystems).
 pub const INTERVAL: Duration = Duration::from_secs(5);
