@@ -16,7 +16,8 @@ use crate::policy::safety;
 use crate::proxy::account::{Account, Flight};
 use crate::proxy::client::{Body, Client, Head};
 use crate::proxy::respond::{self, Failure};
-use crate::proxy::stream::{self, Sink, Stop, Watch};
+use crate::proxy::sink::{self, Sink, Start, Stop};
+use crate::proxy::stream::{self, Watch};
 use crate::proxy::upstream::{Media, Response};
 use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::{DenialKind, StreamEnd};
@@ -93,7 +94,7 @@ impl Delivery<'_> {
         let authorization = provider.and_then(Provider::authorization);
         let secret = authorization.as_deref().and_then(Authorization::telltale);
         if let Some(secret) = secret {
-            stream::blot(&mut response.lines, secret);
+            sink::blot(&mut response.lines, secret);
         }
         let floor_of = permit.snapshot().inference.clone();
         let floor = floor_of.as_deref().and_then(Inference::floor).filter(|_| good && operation.generates());
@@ -156,7 +157,7 @@ impl Delivery<'_> {
             let shields =
                 floor.lacks_shields(findings.prompt_annotated).then(safety::Violation::shields_required);
             if let Some(found) = findings.violation.or(shields) {
-                return self.stop(Stop::Content(Box::new(stream::violation(&found))), false);
+                return self.stop(Stop::Content(Box::new(sink::violation(&found))), false);
             }
         }
         if self.client.committed() {
@@ -196,7 +197,7 @@ impl Delivery<'_> {
     }
 
     /// Starts an event stream now, or hands the start to the sink where a floor must see the first event.
-    fn start_events<'s>(&mut self, response: &mut Response, later: bool) -> Option<stream::Start<'s>> {
+    fn start_events<'s>(&mut self, response: &mut Response, later: bool) -> Option<Start<'s>> {
         if self.client.committed() {
             return None;
         }

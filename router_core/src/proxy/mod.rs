@@ -11,6 +11,7 @@ pub mod local;
 pub mod respond;
 pub mod routes;
 pub mod server;
+pub mod sink;
 pub mod stream;
 pub mod upstream;
 pub mod worker;

@@ -1,5 +1,8 @@
 //! One exchange with an upstream: a pooled connection, one request, one answer.
 
+mod fields;
+mod h2;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -8,19 +11,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
+
+use fields::{forward_fields, keep_fields};
+pub use h2::LocalExecutor;
 
 use crate::error::{Error, Kind, Result, Step};
 use crate::gate::Permit;
-use crate::limits;
 use crate::net::conn::{Conn, reset_on_drop};
 use crate::net::dial;
-use crate::policy::provider::{Provider, forwards_header};
+use crate::policy::provider::Provider;
 use crate::proxy::inbound::FieldsRef;
 use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::Retry;
@@ -155,7 +158,7 @@ pub struct H1Source {
 /// the head is bounded by the caller. Dropping the future resets the upstream connection.
 pub async fn send(worker: &Rc<Worker>, permit: &mut Permit, out: &Outbound<'_>) -> Result<Response> {
     if worker.shared.settings.upstream_h2 {
-        return send_h2(worker, permit, out).await;
+        return h2::send(worker, permit, out).await;
     }
     let mut reused = worker.pool.take(out.upstream).await;
     loop {
@@ -371,91 +374,6 @@ fn parse_head(worker: &Worker, buffer: &mut Vec<u8>, method: &str) -> Result<Opt
     }
 }
 
-/// Copies the fields that go on to the client and reads what the body is.
-fn keep_fields(fields: FieldsRef<'_>, lines: &mut Vec<u8>) -> (Media, bool) {
-    let mut media = Media::Other;
-    let mut encoded = false;
-    let listed = fields.value("connection").is_some();
-    fields.each(|name, value| {
-        if is_hop_by_hop(name) || stays_with_us(name) || (listed && fields.lists("connection", name)) {
-            return;
-        }
-        if name.eq_ignore_ascii_case("content-type") {
-            media = media_of(value);
-        } else if name.eq_ignore_ascii_case("content-encoding") {
-            encoded |= !value.eq_ignore_ascii_case(b"identity");
-        }
-        lines.extend_from_slice(name.as_bytes());
-        lines.extend_from_slice(b": ");
-        lines.extend_from_slice(value);
-        lines.extend_from_slice(b"\r\n");
-    });
-    (media, encoded)
-}
-
-fn media_of(content_type: &[u8]) -> Media {
-    let essence = content_type.split(|b| *b == b';').next().unwrap_or(content_type).trim_ascii();
-    if essence.eq_ignore_ascii_case(b"text/event-stream") {
-        Media::Events
-    } else if essence.to_ascii_lowercase().ends_with(b"json") {
-        Media::Json
-    } else {
-        Media::Other
-    }
-}
-
-/// RFC 9110 §7.6.1, with the proxy fields that concern one hop only.
-fn is_hop_by_hop(name: &str) -> bool {
-    const NAMES: [&str; 9] = [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
-}
-
-/// Response fields that are between the upstream and us: framing, and its cookies for our address.
-fn stays_with_us(name: &str) -> bool {
-    const NAMES: [&str; 4] = ["content-length", "set-cookie", "alt-svc", "www-authenticate"];
-    NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
-}
-
-/// Visits every field of the upstream request.
-fn forward_fields(out: &Outbound<'_>, mut visit: impl FnMut(&str, &[u8])) {
-    visit("host", out.provider.origin().authority.as_bytes());
-    if let Some(authorization) = out.provider.authorization() {
-        visit(authorization.name(), authorization.value().expose().as_bytes());
-    }
-    let fields = out.fields;
-    let listed = fields.value("connection").is_some();
-    let mut typed = false;
-    fields.each(|name, value| {
-        let stays = !forwards_header(name.as_bytes()) || name.eq_ignore_ascii_case("accept-encoding");
-        if stays || (listed && fields.lists("connection", name)) {
-            return;
-        }
-        typed |= name.eq_ignore_ascii_case("content-type");
-        visit(name, value);
-    });
-    // A compressed answer could neither be metered nor inspected.
-    visit("accept-encoding", b"identity");
-    visit("x-kars-trace-id", out.trace_id.as_bytes());
-    for (name, value) in out.provider.default_headers() {
-        if fields.value(name).is_none() {
-            visit(name, value.as_bytes());
-        }
-    }
-    if !typed && !out.body.is_empty() {
-        visit("content-type", b"application/json");
-    }
-}
-
 fn write_head(request: &mut Vec<u8>, out: &Outbound<'_>) {
     for part in [out.method, " ", out.target, " HTTP/1.1\r\n"] {
         request.extend_from_slice(part.as_bytes());
@@ -485,7 +403,7 @@ impl Source {
     ) -> Poll<Result<bool>> {
         match self {
             Self::H1(source) => source.poll_content(cx, worker, content),
-            Self::H2(incoming) => poll_incoming(incoming, cx, content),
+            Self::H2(incoming) => h2::poll_incoming(incoming, cx, content),
         }
     }
 }
@@ -560,83 +478,4 @@ fn feed(walker: &mut Walker, input: &[u8], content: &mut Vec<u8>) -> Result<Opti
     })?;
     // Bytes behind the answer were not asked for: they must never reach the next one.
     Ok(fed.done.then_some(fed.used == input.len()))
-}
-
-async fn send_h2(worker: &Rc<Worker>, permit: &mut Permit, out: &Outbound<'_>) -> Result<Response> {
-    let protocol =
-        |e: &dyn std::fmt::Display| Error::new(Kind::Upstream(Step::Protocol), format!("HTTP/2: {e}"));
-    let mut sender = h2_sender(worker, out).await?;
-    let scheme = if out.provider.origin().tls { "https" } else { "http" };
-    let uri = format!("{scheme}://{}{}", out.provider.origin().authority, out.target);
-    let mut request = http::Request::builder().method(out.method).uri(uri).version(http::Version::HTTP_2);
-    forward_fields(out, |name, value| {
-        if name != "host"
-            && let Some(map) = request.headers_mut()
-            && let (Ok(name), Ok(value)) =
-                (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_bytes(value))
-        {
-            map.append(name, value);
-        }
-    });
-    let mut body = Vec::with_capacity(out.edits.len_of(out.body));
-    out.edits.pieces(out.body).for_each(|piece| body.extend_from_slice(piece));
-    let request = request.body(Full::new(Bytes::from(body))).map_err(|e| protocol(&e))?;
-    permit.mark_sent();
-    let response = sender.send_request(request).await.map_err(|e| protocol(&e))?;
-    let (parts, incoming) = response.into_parts();
-    let mut lines = worker.take_buffer();
-    let (media, encoded) = keep_fields(FieldsRef::H2(&parts.headers), &mut lines);
-    Ok(Response {
-        status: parts.status.as_u16(),
-        lines,
-        media,
-        encoded,
-        length: incoming.size_hint().exact(),
-        body: Source::H2(incoming),
-    })
-}
-
-/// The thread's HTTP/2 connection to the upstream, made when there is none that is usable.
-async fn h2_sender(worker: &Rc<Worker>, out: &Outbound<'_>) -> Result<SendRequest<Full<Bytes>>> {
-    let slot = worker.pool.h2.get(out.upstream);
-    if let Some(sender) = slot.and_then(|s| s.borrow().clone()).filter(|s| !s.is_closed()) {
-        return Ok(sender);
-    }
-    let conn = dial(worker, out.provider).await?;
-    let (sender, driver) = hyper::client::conn::http2::Builder::new(LocalExecutor)
-        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
-        .handshake(TokioIo::new(conn))
-        .await
-        .map_err(|e| Error::new(Kind::Upstream(Step::Protocol), format!("HTTP/2 handshake: {e}")))?;
-    tokio::task::spawn_local(async move {
-        // The connection's end shows in the senders.
-        let _ = driver.await;
-    });
-    if let Some(slot) = slot {
-        *slot.borrow_mut() = Some(sender.clone());
-    }
-    Ok(sender)
-}
-
-fn poll_incoming(incoming: &mut Incoming, cx: &mut Context<'_>, content: &mut Vec<u8>) -> Poll<Result<bool>> {
-    match ready!(std::pin::Pin::new(incoming).poll_frame(cx)) {
-        None => Poll::Ready(Ok(true)),
-        Some(Ok(frame)) => {
-            if let Ok(data) = frame.into_data() {
-                content.extend_from_slice(&data);
-            }
-            Poll::Ready(Ok(false))
-        }
-        Some(Err(e)) => Poll::Ready(Err(Error::new(Kind::Upstream(Step::Reset), format!("HTTP/2: {e}")))),
-    }
-}
-
-/// Runs hyper's tasks on the serving thread; they end with their connection.
-#[derive(Debug, Clone, Copy)]
-pub struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }
