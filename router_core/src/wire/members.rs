@@ -92,8 +92,12 @@ impl Visitor<'_> for Name<'_> {
 
 /// Whether `key` is `name` (lowercase ASCII) under simple case folding, which Go's decoder matches by.
 fn folds_to(key: &str, name: &str) -> bool {
-    if key.is_ascii() {
+    if key.len() == name.len() {
+        // No other character is one byte long.
         return key.eq_ignore_ascii_case(name);
+    }
+    if key.len() < name.len() || key.is_ascii() {
+        return false;
     }
     let folded = |c: char| match c {
         '\u{17f}' => 's',
@@ -103,9 +107,8 @@ fn folds_to(key: &str, name: &str) -> bool {
     key.chars().map(folded).eq(name.chars())
 }
 
-/// The string that `raw` is, decoded; `None` when it is something else.
-pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let text = raw.get();
+/// The string that the JSON value `text` is, decoded; `None` when it is something else.
+pub(super) fn string(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inner));

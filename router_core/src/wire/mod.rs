@@ -8,5 +8,6 @@ pub mod head;
 mod members;
 pub mod request;
 mod scan;
+mod skip;
 pub mod sse;
 pub mod usage;

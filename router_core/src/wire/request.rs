@@ -5,6 +5,7 @@
 mod decode;
 mod lists;
 mod media;
+mod quick;
 mod rewrite;
 #[cfg(test)]
 mod tests;

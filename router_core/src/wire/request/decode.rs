@@ -8,14 +8,14 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::lists::{Elements, List, carries_reasoning, list_span, read_tools, value_span};
-use super::{Request, Spanned, StreamUsage, media};
+use super::{Request, Spanned, StreamUsage, media, quick};
 use crate::error::{Error, Result};
 use crate::ids::Operation;
 use crate::limits;
 use crate::wire::members::{Name, Repeats, members, string};
 
 /// The keys that are read; the last four are lists. The last two only of responses: elsewhere `input` is text.
-const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 12] = [
     "model",
     "stream",
     "max_completion_tokens",
@@ -29,7 +29,7 @@ const KEYS: [&str; 12] = [
     "input",
     "include",
 ];
-const SINGLE: usize = 8;
+pub(super) const SINGLE: usize = 8;
 
 pub(super) fn read(operation: Operation, body: &[u8]) -> Result<Request<'_>> {
     let text = std::str::from_utf8(body).map_err(|_| Error::bad_request("the body is not valid UTF-8"))?;
@@ -38,10 +38,16 @@ pub(super) fn read(operation: Operation, body: &[u8]) -> Result<Request<'_>> {
         return Err(Error::bad_request("the body is not a JSON object"));
     }
     let names = if operation == Operation::Responses { &KEYS[..] } else { KEYS.split_at(SINGLE + 2).0 };
+    let found = quick::find(text, names).map_or_else(|| parse(text, names), Ok)?;
+    view(text, open.saturating_add(1), &found)
+}
+
+/// Finds the values in any body, or says why it is refused.
+pub(super) fn parse<'b>(text: &'b str, names: &'static [&'static str]) -> Result<Found<'b>> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let found = deserializer.deserialize_map(Body { names }).map_err(|e| refused(&e))?;
     deserializer.end().map_err(|e| refused(&e))?;
-    view(text, open.saturating_add(1), &found)
+    Ok(found)
 }
 
 /// The error of a body that `serde_json` refused. Its own texts name a place and never quote the body, save for
@@ -58,13 +64,31 @@ pub(super) fn wrong_type(key: &str) -> Error {
 }
 
 /// The values of the keys that are read, as written.
-#[derive(Default)]
-struct Found<'b> {
-    values: [Option<&'b RawValue>; SINGLE],
-    tools: List<'b>,
-    functions: List<'b>,
-    reasoning: Vec<&'b str>,
-    members: usize,
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found<'b> {
+    pub(super) values: [Option<&'b str>; SINGLE],
+    pub(super) tools: List<'b>,
+    pub(super) functions: List<'b>,
+    pub(super) reasoning: Vec<&'b str>,
+    pub(super) members: usize,
+}
+
+impl<'b> Found<'b> {
+    /// Takes the list of `name`, one of the last four keys.
+    pub(super) fn take(&mut self, name: &str, list: List<'b>) {
+        match name {
+            "tools" => self.tools = list,
+            "functions" => self.functions = list,
+            _ => {
+                self.reasoning.extend(list.elements.into_iter().filter(|element| carries_reasoning(element)));
+            }
+        }
+    }
+}
+
+/// Whether a text may stand in the place of the list `name`.
+pub(super) fn may_be_text(name: &str) -> bool {
+    matches!(name, "input" | "include")
 }
 
 struct Body {
@@ -91,18 +115,12 @@ impl<'de> Visitor<'de> for Body {
             if std::mem::replace(seen, true) {
                 return Err(A::Error::custom(format_args!("'{name}' is repeated")));
             }
-            match (found.values.get_mut(key), name) {
-                (Some(slot), _) => *slot = Some(map.next_value()?),
-                (None, "tools") => found.tools = map.next_value_seed(Elements { key: name, text: false })?,
-                (None, "functions") => {
-                    found.functions = map.next_value_seed(Elements { key: name, text: false })?;
-                }
-                (None, _) => {
-                    let list = map.next_value_seed(Elements { key: name, text: true })?;
-                    let carrying = list.elements.into_iter().filter(|element| carries_reasoning(element));
-                    found.reasoning.extend(carrying.map(RawValue::get));
-                }
+            if let Some(slot) = found.values.get_mut(key) {
+                *slot = Some(map.next_value::<&RawValue>()?.get());
+                continue;
             }
+            let list = map.next_value_seed(Elements { key: name, text: may_be_text(name) })?;
+            found.take(name, list);
         }
         Ok(found)
     }
@@ -112,10 +130,10 @@ impl<'de> Visitor<'de> for Body {
 fn view<'b>(body: &'b str, open: usize, found: &Found<'b>) -> Result<Request<'b>> {
     let [model, stream, completion_cap, cap, output_cap, n, best_of, options] = found.values;
     let mut nulls = Vec::new();
-    let mut present = |key: &'static str, value: Option<&'b RawValue>| {
+    let mut present = |key: &'static str, value: Option<&'b str>| {
         let value = value?;
-        if value.get() == "null" {
-            nulls.push((key, span(body, value.get())));
+        if value == "null" {
+            nulls.push((key, span(body, value)));
             return None;
         }
         Some(value)
@@ -125,7 +143,7 @@ fn view<'b>(body: &'b str, open: usize, found: &Found<'b>) -> Result<Request<'b>
         [("max_completion_tokens", completion_cap), ("max_tokens", cap), ("max_output_tokens", output_cap)]
     {
         if let Some(value) = present(key, value) {
-            caps.push((key, Spanned { value: number(key, value)?, span: span(body, value.get()) }));
+            caps.push((key, Spanned { value: number(key, value)?, span: span(body, value) }));
         }
     }
     let n = present("n", n).map_or(Ok(1), |value| number("n", value))?;
@@ -164,30 +182,28 @@ pub(super) fn span(body: &str, part: &str) -> Range<usize> {
     start..start.saturating_add(part.len())
 }
 
-fn read_model<'b>(body: &str, value: &'b RawValue) -> Result<Spanned<Cow<'b, str>>> {
+fn read_model<'b>(body: &str, value: &'b str) -> Result<Spanned<Cow<'b, str>>> {
     let model = string(value).ok_or_else(|| wrong_type("model"))?;
     if model.len() > limits::MODEL_BYTES {
         return Err(Error::bad_request(format!("'model' is longer than {} bytes", limits::MODEL_BYTES)));
     }
-    Ok(Spanned { value: model, span: span(body, value.get()) })
+    Ok(Spanned { value: model, span: span(body, value) })
 }
 
-fn number(key: &str, value: &RawValue) -> Result<u64> {
-    value.get().parse().map_err(|_| wrong_type(key))
+fn number(key: &str, value: &str) -> Result<u64> {
+    value.parse().map_err(|_| wrong_type(key))
 }
 
-/// A count of answers. Zero is refused: a reservation for none would hold nothing back.
-fn boolean(key: &str, value: &RawValue) -> Result<bool> {
-    match value.get() {
+fn boolean(key: &str, value: &str) -> Result<bool> {
+    match value {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(wrong_type(key)),
     }
 }
 
-fn stream_usage(body: &str, options: Option<&RawValue>) -> Result<StreamUsage> {
-    let Some(options) = options else { return Ok(StreamUsage::Absent(None)) };
-    let text = options.get();
+fn stream_usage(body: &str, options: Option<&str>) -> Result<StreamUsage> {
+    let Some(text) = options else { return Ok(StreamUsage::Absent(None)) };
     let place = span(body, text);
     if text == "null" {
         return Ok(StreamUsage::Absent(Some(place)));

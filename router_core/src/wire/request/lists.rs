@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::wire::members::{Members, Name, Repeats, members, string};
 
 /// A list's elements, as written.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct List<'b> {
-    pub(super) elements: Vec<&'b RawValue>,
+    pub(super) elements: Vec<&'b str>,
     /// Whether the key is there, with whatever value.
     pub(super) present: bool,
     pub(super) null: bool,
@@ -56,19 +56,19 @@ impl<'de> Visitor<'de> for Elements {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut list = List { present: true, ..List::default() };
-        while let Some(element) = seq.next_element()? {
-            list.elements.push(element);
+        while let Some(element) = seq.next_element::<&RawValue>()? {
+            list.elements.push(element.get());
         }
         Ok(list)
     }
 }
 
-pub(super) fn carries_reasoning(element: &RawValue) -> bool {
-    if memchr::memmem::find(element.get().as_bytes(), b"reasoning").is_none() {
+pub(super) fn carries_reasoning(element: &str) -> bool {
+    if memchr::memmem::find(element.as_bytes(), b"reasoning").is_none() {
         return false;
     }
-    let kind = members(element.get(), ["type"], Repeats::Last).ok().and_then(|[kind]| kind);
-    kind.and_then(string).is_some_and(|kind| kind == "reasoning")
+    let kind = members(element, ["type"], Repeats::Last).ok().and_then(|[kind]| kind);
+    kind.and_then(|kind| string(kind.get())).is_some_and(|kind| kind == "reasoning")
         || string(element).is_some_and(|text| text == "reasoning.encrypted_content")
 }
 
@@ -78,8 +78,8 @@ pub(super) fn list_span(body: &str, key: &'static str, list: &List<'_>) -> Resul
         // Nothing marks the place of an empty list: worth a second pass, as hardly anyone sends one.
         return if list.null { Ok(None) } else { value_span(body, key) };
     };
-    let before = body.get(..span(body, first.get()).start).unwrap_or("").trim_ascii_end();
-    let end = span(body, end.get()).end;
+    let before = body.get(..span(body, first).start).unwrap_or("").trim_ascii_end();
+    let end = span(body, end).end;
     let behind = body.get(end..).unwrap_or("");
     let gap = behind.len() - behind.trim_ascii_start().len();
     Ok(Some(before.len().saturating_sub(1)..end.saturating_add(gap).saturating_add(1)))
@@ -92,8 +92,7 @@ pub(super) fn value_span(body: &str, key: &'static str) -> Result<Option<Range<u
 }
 
 pub(super) fn read_tools<'b>(body: &str, key: &str, list: &List<'b>) -> Result<Vec<Tool<'b>>> {
-    let tool = |element: &&'b RawValue| {
-        let text = element.get();
+    let tool = |text: &&'b str| {
         if !text.starts_with('{') {
             return Err(wrong_type(key));
         }
@@ -107,7 +106,9 @@ pub(super) fn read_tools<'b>(body: &str, key: &str, list: &List<'b>) -> Result<V
 /// The name of a tool from `function.name` and `name`, as written.
 fn tool_name<'b>(nested: Option<&'b RawValue>, flat: Option<&'b RawValue>) -> Result<Option<Cow<'b, str>>> {
     let named = |value: Option<&'b RawValue>| match value {
-        Some(value) if value.get() != "null" => string(value).map(Some).ok_or_else(|| wrong_type("name")),
+        Some(value) if value.get() != "null" => {
+            string(value.get()).map(Some).ok_or_else(|| wrong_type("name"))
+        }
         _ => Ok(None),
     };
     match (named(nested)?, named(flat)?) {

@@ -1,6 +1,8 @@
 //! What of a request is media rather than text, from the raw bytes: an estimate that no policy decision rests on.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::{self, Finder};
 
 /// `type` values of content parts that are media, in the `OpenAI` and Anthropic APIs.
 const PARTS: [&[u8]; 10] = [
@@ -25,13 +27,19 @@ const MEDIA_TYPE_BYTES: usize = 128;
 /// A quote within a JSON string is escaped, so `"type"` and `"data"` with plain quotes are keys or
 /// whole strings, never a part of the prompt.
 pub(super) fn scan(body: &[u8]) -> (u64, u64) {
-    let parts =
-        values(body, b"\"type\"").filter(|value| PARTS.iter().any(|part| value.starts_with(part))).count();
-    let strings = values(body, b"\"data\"").map(|value| {
+    static TYPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"type\""));
+    static DATA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"data\""));
+    static ANY_DATA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("data"));
+    static URL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(";base64,"));
+    let parts = values(body, &TYPE).filter(|value| PARTS.iter().any(|part| value.starts_with(part))).count();
+    if ANY_DATA.find(body).is_none() {
+        return (parts as u64, 0);
+    }
+    let strings = values(body, &DATA).map(|value| {
         let run = base64_len(value);
         if run >= LONG_BYTES && value.get(run) == Some(&b'"') { run } else { 0 }
     });
-    let urls = memmem::find_iter(body, b";base64,").map(|at| {
+    let urls = URL.find_iter(body).map(|at| {
         let before = body.get(at.saturating_sub(MEDIA_TYPE_BYTES)..at).unwrap_or(&[]);
         let payload = body.get(at + 8..).unwrap_or(&[]);
         if memmem::rfind(before, b"data:").is_some() { base64_len(payload) } else { 0 }
@@ -40,9 +48,9 @@ pub(super) fn scan(body: &[u8]) -> (u64, u64) {
 }
 
 /// What follows the opening quote of each string value of `key`.
-fn values<'b>(body: &'b [u8], key: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
-    memmem::find_iter(body, key).filter_map(move |at| {
-        let after = body.get(at + key.len()..)?.trim_ascii_start().strip_prefix(b":")?;
+fn values<'b>(body: &'b [u8], key: &'b Finder<'static>) -> impl Iterator<Item = &'b [u8]> {
+    key.find_iter(body).filter_map(move |at| {
+        let after = body.get(at + key.needle().len()..)?.trim_ascii_start().strip_prefix(b":")?;
         after.trim_ascii_start().strip_prefix(b"\"")
     })
 }

@@ -352,6 +352,25 @@ fn without(tree: &mut Value, key: &str, gone: impl Fn(usize, &Value) -> bool) {
 
 proptest! {
     #[test]
+    fn takes_the_common_form_apart_as_a_parser_does(
+        body in any_body(), at in any::<prop::sample::Index>(), odd in "[\\PC\"\\\\{}\\[\\],: ]{0,2}", cut in 0_usize..3,
+    ) {
+        let names = &decode::KEYS[..];
+        prop_assert_eq!(quick::find(&body, names), decode::parse(&body, names).ok());
+        let mut at = at.index(body.len() + 1);
+        while !body.is_char_boundary(at) {
+            at -= 1;
+        }
+        let tail: String = body[at..].chars().skip(cut).collect();
+        let mutated = format!("{}{odd}{tail}", &body[..at]);
+        for names in [names, names.split_at(decode::SINGLE + 2).0] {
+            if let Some(found) = quick::find(&mutated, names) {
+                prop_assert_eq!(Some(found), decode::parse(&mutated, names).ok(), "{}", mutated);
+            }
+        }
+    }
+
+    #[test]
     fn reads_what_a_full_parse_reads(body in any_body()) {
         let request = read(Operation::Responses, body.as_bytes()).unwrap();
         let tree: Value = serde_json::from_str(&body).unwrap();

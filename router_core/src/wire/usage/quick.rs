@@ -5,6 +5,7 @@
 
 use super::report::{Numbers, Report};
 use crate::wire::scan;
+use crate::wire::skip::space;
 
 /// Digits that fit a `u64` whatever they are.
 const DIGITS: usize = 19;
@@ -103,13 +104,4 @@ fn scalar<'b>(value: &'b [u8], slot: &mut Option<u64>) -> Option<&'b [u8]> {
             literals.iter().find_map(|literal| value.strip_prefix(*literal))
         }
     }
-}
-
-#[inline]
-fn space(bytes: &[u8]) -> &[u8] {
-    let mut rest = bytes;
-    while let Some((b' ' | b'\t' | b'\r' | b'\n', after)) = rest.split_first() {
-        rest = after;
-    }
-    rest
 }
