@@ -7,18 +7,21 @@ const ONES: u64 = u64::from_le_bytes([1; 8]);
 const NEAR_BYTES: usize = 32;
 
 /// The first quote in `bytes`.
-#[inline]
+#[inline(never)]
 pub(super) fn quote(bytes: &[u8]) -> Option<usize> {
-    let near = bytes.get(..NEAR_BYTES).unwrap_or(&[]);
     let mut passed = 0;
-    for block in near.as_chunks::<8>().0 {
+    let mut rest = bytes;
+    while let Some((block, after)) = rest.split_first_chunk::<8>()
+        && passed < NEAR_BYTES
+    {
         let hit = equal(u64::from_le_bytes(*block), b'"') & (ONES << 7);
         if hit != 0 {
             return Some(passed + first(hit));
         }
         passed += 8;
+        rest = after;
     }
-    memchr(b'"', bytes.get(passed..)?).map(|at| passed + at)
+    memchr(b'"', rest).map(|at| passed + at)
 }
 
 /// How many bytes of ASCII other than quotes, backslashes and control characters are at the start of `bytes`.

@@ -173,7 +173,13 @@ impl Walker {
                     }
                     continue;
                 }
-                Some(Class::Quote) => passed += self.text(rest.get(passed..).unwrap_or(&[]), false),
+                Some(Class::Quote) => {
+                    let text = rest.get(passed..).unwrap_or(&[]);
+                    passed += match plain_text(text) {
+                        Some(len) => len + 1,
+                        None => self.text(text, false),
+                    };
+                }
                 Some(Class::Open) => self.depth = self.depth.saturating_add(1),
                 Some(Class::Close) => {
                     self.depth = self.depth.saturating_sub(1);
@@ -189,7 +195,6 @@ impl Walker {
     }
 
     /// Walks to the end of a string: a quote after an even number of backslashes.
-    #[inline]
     fn text(&mut self, rest: &[u8], escaped: bool) -> usize {
         let mut start = 0;
         while let Some(quote) = scan::quote(rest.get(start..).unwrap_or(&[])) {
@@ -206,16 +211,16 @@ impl Walker {
 }
 
 /// Whether an odd number of backslashes stands before `at`; `escaped` says so of the start of `bytes`.
-#[inline]
 fn is_escaped(bytes: &[u8], at: usize, escaped: bool) -> bool {
-    match at.checked_sub(1).map(|before| bytes.get(before)) {
-        None => escaped,
-        Some(Some(b'\\')) => {
-            let run = bytes.get(..at).unwrap_or(&[]).iter().rev().take_while(|b| **b == b'\\').count();
-            (run % 2 == 1) != (run == at && escaped)
-        }
-        _ => false,
-    }
+    let run = bytes.get(..at).unwrap_or(&[]).iter().rev().take_while(|b| **b == b'\\').count();
+    (run % 2 == 1) != (run == at && escaped)
+}
+
+/// How long the text of a string is that ends in `bytes`, where its end is plain: its last byte is no backslash.
+#[inline]
+fn plain_text(bytes: &[u8]) -> Option<usize> {
+    let end = scan::quote(bytes)?;
+    (end > 0 && bytes.get(end - 1) != Some(&b'\\')).then_some(end)
 }
 
 /// Whether a key, with its quotes, is `usage`.
