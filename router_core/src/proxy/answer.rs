@@ -235,8 +235,17 @@ impl Delivery<'_> {
                 *failure
             }
             Stop::Failed(e) => {
-                self.answer.account.end = match e.kind() {
+                let account = &mut self.answer.account;
+                account.end = match e.kind() {
                     Kind::Upstream(at) | Kind::Timeout(at) => {
+                        tracing::warn!(
+                            step = at.name(),
+                            upstream = account.provider,
+                            model = account.model,
+                            trace_id = account.trace.as_str(),
+                            error = %e,
+                            "call.failed"
+                        );
                         metrics.upstream_error(at);
                         StreamEnd::Upstream(at)
                     }

@@ -107,6 +107,12 @@ impl<'i> Call<'_, 'i> {
     }
 
     fn denied(&mut self, denial: &Denial) -> Failure {
+        tracing::info!(
+            rule = denial.rule,
+            model = self.account.model,
+            trace_id = self.account.trace.as_str(),
+            "call.denied"
+        );
         self.worker.shared.metrics.denied(denial.cause);
         self.account.end = StreamEnd::Denied;
         self.account.rule.clone_from(&denial.rule);
