@@ -537,7 +537,11 @@ async fn accept_all(
         let now = *phase.borrow_and_update();
         match now {
             Phase::Run => {}
-            Phase::Drain => api.abort(),
+            Phase::Drain => {
+                api.abort();
+                // HTTP/2 clients are told to go.
+                worker.wake_all();
+            }
             Phase::Kill => worker.wake_all(),
             Phase::Stop => break,
         }

@@ -9,22 +9,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::error::{Error, Kind};
-use crate::ids::Dialect;
+use crate::error::{Error, Result};
 use crate::limits;
 use crate::net::deadline::Deadline;
 use crate::net::pipe;
 use crate::proxy::client::Client;
 use crate::proxy::inbound::{FieldsRef, Inbound};
 use crate::proxy::respond::{self, Failure};
-use crate::proxy::server::{self, Door};
+use crate::proxy::routes;
+use crate::proxy::server::{self, Door, Memory};
 use crate::proxy::upstream::LocalExecutor;
 use crate::proxy::worker::Worker;
 
@@ -88,11 +89,14 @@ impl http_body::Body for AnswerBody {
 }
 
 async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, from: (SocketAddr, Door)) -> Answer {
-    let (parts, body) = request.into_parts();
-    let limit = worker.shared.settings.body_limit;
-    let body = match Limited::new(body, limit).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(_) => return too_large(limit),
+    let (parts, incoming) = request.into_parts();
+    let (body, memory) = match read_body(&worker, incoming).await {
+        Ok(read) => read,
+        Err(e) => {
+            let dialect = routes::dialect(parts.uri.path(), parts.headers.contains_key("anthropic-version"));
+            let failure = Failure::from(&e);
+            return text(failure.status, respond::body(&failure, dialect, ""));
+        }
     };
     let (client, started) = Client::h2();
     tokio::task::spawn_local(async move {
@@ -108,7 +112,7 @@ async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, from: (Soc
             body: &body,
         };
         let answer = server::dispatch(&worker, &mut client, &mut deadline, &inbound, from).await;
-        drop((body, parts));
+        drop((body, memory, parts));
         if let Some(answer) = answer {
             answer.deliver(&mut client, &mut deadline).await;
         }
@@ -126,11 +130,24 @@ async fn answer(worker: Rc<Worker>, request: http::Request<Incoming>, from: (Soc
     }
 }
 
-fn too_large(limit: usize) -> Answer {
-    let detail =
-        format!("the request body is larger than {limit} bytes (ROUTER_BODY_LIMIT_BYTES), or broke off");
-    let error = Error::new(Kind::TooLarge { got: limit as u64 + 1, max: limit as u64 }, detail);
-    text(413, respond::body(&Failure::from(&error), Dialect::OpenAi, ""))
+/// Reads a request's body, under the same bounds as over HTTP/1.1.
+async fn read_body(worker: &Rc<Worker>, mut incoming: Incoming) -> Result<(Vec<u8>, Memory)> {
+    let settings = &worker.shared.settings;
+    let mut memory = Memory::new(worker);
+    let mut body = Vec::new();
+    loop {
+        let frame =
+            timeout(settings.timeouts.body, incoming.frame()).await.map_err(|_| server::too_slow())?;
+        let Some(frame) = frame else { return Ok((body, memory)) };
+        let frame = frame.map_err(|_| Error::bad_request("the request body broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = body.len() + data.len();
+        if length > settings.body_limit {
+            return Err(server::too_large(length as u64, settings.body_limit));
+        }
+        memory.add(data.len())?;
+        body.extend_from_slice(&data);
+    }
 }
 
 fn text(status: u16, body: String) -> Answer {

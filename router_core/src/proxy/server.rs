@@ -1,11 +1,12 @@
 //! A client's HTTP/1.1 connection: requests in, one after another; an HTTP/2 preface hands it over.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
 
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use crate::error::{Error, Kind, Result};
@@ -26,6 +27,8 @@ use crate::wire::head::{self, RequestHead};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A body above this counts against the memory that all bodies share.
 const COUNTED_BYTES: usize = 64 * 1024;
+/// Room from which a read goes into the request's own buffer instead of through the thread's.
+const DIRECT_BYTES: usize = 16 * 1024;
 
 /// Serves one connection to its end.
 pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, door: Door) {
@@ -80,7 +83,7 @@ struct Expected {
 }
 
 /// Bytes counted against the memory that all bodies share; given back on drop.
-struct Memory {
+pub struct Memory {
     worker: Rc<Worker>,
     bytes: usize,
 }
@@ -106,11 +109,28 @@ impl Connection {
                 Ok(Turn::Closed) => return,
                 Err(e) => self.refuse(&e, &mut buffer).await,
             }
-            let Client::H1(h1) = &mut self.client else { return };
-            if poll_fn(|cx| h1.poll_flush(cx)).await.is_err() || !h1.keep_alive {
+            if !self.flush().await {
                 return;
             }
         }
+    }
+
+    /// Writes out what is pending; `false` when the connection is over.
+    async fn flush(&mut self) -> bool {
+        let stall = self.worker.shared.settings.timeouts.client_stall;
+        let Self { client, deadline, .. } = self;
+        let Client::H1(h1) = client else { return false };
+        let mut waits = false;
+        let written = poll_fn(|cx| match h1.poll_flush(cx) {
+            Poll::Ready(done) => Poll::Ready(done.is_ok()),
+            Poll::Pending => {
+                if !std::mem::replace(&mut waits, true) {
+                    deadline.set_after(stall);
+                }
+                deadline.poll(cx).map(|()| false)
+            }
+        });
+        written.await && h1.keep_alive
     }
 
     /// Waits for a request, reads all of it and answers it.
@@ -168,7 +188,7 @@ impl Connection {
         expected: &Expected,
     ) -> Result<(usize, Option<Vec<u8>>, Memory)> {
         let limit = self.worker.shared.settings.body_limit;
-        let mut memory = Memory { worker: Rc::clone(&self.worker), bytes: 0 };
+        let mut memory = Memory::new(&self.worker);
         let head = expected.head;
         if let Framing::Length(n) = expected.framing {
             let length =
@@ -225,16 +245,22 @@ impl Connection {
             }
             // Only `100 Continue` can be pending here.
             let _ = h1.poll_flush(cx);
-            let read = worker.with_scratch(|scratch| {
-                let mut into = tokio::io::ReadBuf::new(scratch);
-                let tcp = std::pin::Pin::new(&mut h1.tcp);
-                ready!(tokio::io::AsyncRead::poll_read(tcp, cx, &mut into))?;
-                if buffer.capacity() == 0 && !into.filled().is_empty() {
-                    *buffer = worker.take_buffer();
-                }
-                buffer.extend_from_slice(into.filled());
-                Poll::Ready(std::io::Result::Ok(!into.filled().is_empty()))
-            });
+            let room = buffer.capacity() - buffer.len();
+            let read = if room >= DIRECT_BYTES {
+                // A large body goes straight to its place.
+                std::pin::pin!(h1.tcp.read_buf(buffer)).poll(cx).map_ok(|n| n > 0)
+            } else {
+                worker.with_scratch(|scratch| {
+                    let mut into = tokio::io::ReadBuf::new(scratch);
+                    let tcp = std::pin::Pin::new(&mut h1.tcp);
+                    ready!(tokio::io::AsyncRead::poll_read(tcp, cx, &mut into))?;
+                    if buffer.capacity() == 0 && !into.filled().is_empty() {
+                        *buffer = worker.take_buffer();
+                    }
+                    buffer.extend_from_slice(into.filled());
+                    Poll::Ready(std::io::Result::Ok(!into.filled().is_empty()))
+                })
+            };
             match read {
                 Poll::Ready(Ok(more)) => Poll::Ready(Ok(more)),
                 Poll::Ready(Err(_)) => Poll::Ready(Ok(false)),
@@ -293,10 +319,8 @@ impl Connection {
         self.worker.shared.metrics.http_done(Route::None, failure.status);
         respond::fail(&mut self.client, &failure, routes::dialect(&path, false), trace.as_str(), &|_| {});
         // A peer that still sends would answer our close with a reset, and lose the error text.
-        let Client::H1(h1) = &mut self.client else { return };
-        if poll_fn(|cx| h1.poll_flush(cx)).await.is_ok() {
-            self.linger(buffer).await;
-        }
+        self.flush().await;
+        self.linger(buffer).await;
     }
 
     /// Reads and drops what the peer still sends, for a bounded time and amount.
@@ -316,8 +340,13 @@ impl Connection {
 }
 
 impl Memory {
+    /// Counts nothing yet.
+    pub fn new(worker: &Rc<Worker>) -> Self {
+        Self { worker: Rc::clone(worker), bytes: 0 }
+    }
+
     /// Counts more bytes; fails when all bodies together would hold too much.
-    fn add(&mut self, bytes: usize) -> Result<()> {
+    pub fn add(&mut self, bytes: usize) -> Result<()> {
         if self.bytes + bytes <= COUNTED_BYTES && self.bytes == 0 {
             return Ok(());
         }
@@ -343,12 +372,14 @@ fn whole(head: &RequestHead<'_>, len: usize) -> Option<usize> {
     (used <= len).then_some(used)
 }
 
-fn too_large(got: u64, limit: usize) -> Error {
+/// A body above the bound, in words that name it.
+pub fn too_large(got: u64, limit: usize) -> Error {
     let detail = format!("the request body is larger than {limit} bytes (ROUTER_BODY_LIMIT_BYTES)");
     Error::new(Kind::TooLarge { got, max: limit as u64 }, detail)
 }
 
-fn too_slow() -> Error {
+/// A request that takes longer than its bound.
+pub fn too_slow() -> Error {
     Error::new(Kind::BadRequest, "the request did not arrive in time")
 }
 

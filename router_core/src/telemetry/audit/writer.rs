@@ -13,8 +13,8 @@ use super::spool::{PATIENCE, Placed, Spool, records};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::mapped::make_dir;
 
-/// How long records may wait for others to be written with them.
-const BATCH_TIME: Duration = Duration::from_millis(50);
+/// How long records may wait for others to be written with them: longer batches would keep the core from calls.
+const BATCH_TIME: Duration = Duration::from_millis(2);
 /// How long written lines may wait for a sync.
 const SYNC_TIME: Duration = Duration::from_secs(1);
 /// How long to leave a disk alone that refused a write.
