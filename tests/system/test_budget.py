@@ -20,11 +20,11 @@ COST = 12
 
 @pytest.fixture
 def limited(start_router: StartRouter, mount: Mount):
-    """Starts a router under a policy given by its parts."""
+    """Starts a router under a policy given by its parts, with further variables if need be."""
 
-    def start(**parts) -> Router:
+    def start(variables: dict[str, str] | None = None, **parts) -> Router:
         mount.write(policy(**parts))
-        return start_router(INFERENCE_POLICY_DIR=str(mount.folder))
+        return start_router(INFERENCE_POLICY_DIR=str(mount.folder), **(variables or {}))
 
     return start
 
@@ -50,9 +50,10 @@ def ask(**more) -> dict:
     return CHAT.request(max_tokens=7, **more)
 
 
-def test_a_thousand_concurrent_calls_never_exceed_the_daily_budget(limited, upstream: Upstream):
+@pytest.mark.parametrize("workers", ["1", "4"])
+def test_a_thousand_concurrent_calls_never_exceed_the_daily_budget(workers: str, limited, upstream: Upstream):
     budget = 3_000
-    router = limited(tokenBudget={"dailyTokens": budget})
+    router = limited({"ROUTER_WORKERS": workers}, tokenBudget={"dailyTokens": budget})
     streams = behaviours.stream(CHAT.events("hel", "lo"), pace=0.002)
     upstream.default = behaviours.by_stream(
         behaviours.silent_before_head(0.01, behaviours.answer(CHAT.whole())), streams

@@ -6,6 +6,7 @@ import select
 import statistics
 import subprocess
 import time
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from . import procs
 from .harness import Harness, say
 from .loads import HELD_MODEL, LOADS, STALLED_MODEL
-from .subjects import SUBJECTS, Running
+from .subjects import ADMIN_TOKEN, SUBJECTS, Running
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Held:
 
 SLOW = Held(1_000, HELD_MODEL, "--hold", 2.0)
 STALLED = Held(16, STALLED_MODEL, "--stall", 3.0)
-# A control plane that is imported behind the data plane has been by then.
+# A control plane that was asked for is resident by then.
 SETTLED_S = 3.0
 
 
@@ -77,6 +78,8 @@ def footprint(harness: Harness, name: str) -> dict[str, Any]:
     try:
         time.sleep(0.3)
         result: dict[str, Any] = {"idle": procs.memory_kb(running.pid)}
+        if name.startswith("kars"):
+            bring_control_plane_in(running)
         time.sleep(SETTLED_S - 0.3)
         result["settled"] = procs.memory_kb(running.pid)
         harness.client(running, LOADS["json"].model, *LOADS["json"].words(1.0))
@@ -87,6 +90,14 @@ def footprint(harness: Harness, name: str) -> dict[str, Any]:
         result["per_stream"] = growth(harness, name, SLOW)
         result["per_stalled"] = growth(harness, name, STALLED)
     return result
+
+
+def bring_control_plane_in(running: Running) -> None:
+    """The first call of a cold route makes kars import and start its control plane."""
+    url = f"http://127.0.0.1:{running.port}/statusz"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        answer.read()
 
 
 def growth(harness: Harness, name: str, held: Held) -> float | None:

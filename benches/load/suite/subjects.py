@@ -20,6 +20,8 @@ from .mount import PolicyMount
 
 TEMPLATES = Path(peers.__file__).parent / "peers"
 SANDBOX = "bench"
+# Opens the cold routes, whose first call brings the control plane in.
+ADMIN_TOKEN = "bench"
 START_TIMEOUT_S = 90.0
 
 
@@ -175,6 +177,7 @@ def kars_launch(site: Site, **settings: str) -> Launch:
         "OPENAI_BASE_URL": f"http://127.0.0.1:{site.upstream}/v1",
         "OPENAI_API_KEY": "sk-upstream-secret",
         "SANDBOX_NAME": SANDBOX,
+        "ADMIN_TOKEN": ADMIN_TOKEN,
         "ROUTER_BIND": "127.0.0.1",
         "ROUTER_PORT": str(site.port),
         "ROUTER_METRICS_PORT": str(metrics_port),
