@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::policy::inference::Preference;
 use crate::policy::snapshot::DeploymentHealth;
 
 /// Failures in a row that make a deployment unhealthy.
@@ -77,28 +76,9 @@ impl Health {
         fit(&self.records(), candidate, now)
     }
 
-    /// Whom to try, in order: the preference's primary, its fallbacks, then `default`; each once, healthy ones
-    /// only. When all are unhealthy, the first is given: some answer is better than none. Empty only when
-    /// there is neither a preference nor a default.
-    pub fn candidates<'p>(
-        &self,
-        preference: Option<&'p Preference>,
-        default: Option<&'p str>,
-        now: u64,
-    ) -> Vec<Candidate<'p>> {
-        let stated = preference.into_iter().flat_map(|p| std::iter::once(&p.primary).chain(&p.fallback));
-        let mut all: Vec<Candidate<'p>> = Vec::new();
-        for model in stated {
-            let next = Candidate { provider: Some(&model.provider), deployment: &model.deployment };
-            if !next.deployment.is_empty() && !all.contains(&next) {
-                all.push(next);
-            }
-        }
-        if let Some(deployment) = default.filter(|d| !d.is_empty())
-            && all.iter().all(|other| other.deployment != deployment)
-        {
-            all.push(Candidate { provider: None, deployment });
-        }
+    /// Whom of `all` to try, in their order: the healthy ones. When there is none, the first: some answer is
+    /// better than none.
+    pub fn choose<'p>(&self, mut all: Vec<Candidate<'p>>, now: u64) -> Vec<Candidate<'p>> {
         let records = self.records();
         let healthy: Vec<_> = all.iter().copied().filter(|next| fit(&records, *next, now)).collect();
         if healthy.is_empty() {
@@ -164,14 +144,9 @@ fn fit(records: &Records, candidate: Candidate<'_>, now: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::inference::ModelRef;
 
     fn at(provider: &'static str, deployment: &'static str) -> Candidate<'static> {
         Candidate { provider: (!provider.is_empty()).then_some(provider), deployment }
-    }
-
-    fn model(provider: &str, deployment: &str) -> ModelRef {
-        ModelRef { provider: provider.into(), deployment: deployment.into() }
     }
 
     fn names(candidates: &[Candidate<'_>]) -> Vec<String> {
@@ -214,29 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn candidates_come_in_policy_order_without_repeats_then_the_default() {
-        let preference = Preference {
-            primary: model("azure-openai", "a"),
-            fallback: vec![model("azure-openai", "b"), model("azure-openai", "a"), model("openai", "a")],
-        };
-        let health = Health::default();
-        let all = health.candidates(Some(&preference), Some("c"), 0);
-        assert_eq!(names(&all), ["a", "b", "a", "c"]);
-        assert_eq!(all[2].provider, Some("openai"));
-        assert_eq!(names(&health.candidates(Some(&preference), Some("b"), 0)), ["a", "b", "a"]);
-        assert_eq!(names(&health.candidates(None, Some("c"), 0)), ["c"]);
-        assert!(health.candidates(None, Some(""), 0).is_empty());
-    }
-
-    #[test]
     fn unhealthy_candidates_are_skipped_until_none_is_left() {
-        let preference = Preference { primary: model("x", "a"), fallback: vec![model("x", "b")] };
         let health = Health::default();
+        let all = || vec![at("x", "a"), at("x", "b")];
         (0..3).for_each(|now| health.failure(at("x", "a"), now));
-        assert_eq!(names(&health.candidates(Some(&preference), None, 3)), ["b"]);
+        assert_eq!(names(&health.choose(all(), 3)), ["b"]);
         (0..3).for_each(|now| health.failure(at("x", "b"), now));
-        assert_eq!(names(&health.candidates(Some(&preference), None, 3)), ["a"]);
-        assert_eq!(names(&health.candidates(Some(&preference), None, WINDOW_MS)), ["a", "b"]);
+        assert_eq!(names(&health.choose(all(), 3)), ["a"]);
+        assert_eq!(names(&health.choose(all(), WINDOW_MS)), ["a", "b"]);
     }
 
     #[test]

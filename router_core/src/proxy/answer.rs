@@ -154,6 +154,9 @@ impl Delivery<'_> {
         }
         if let Some(floor) = floor {
             let findings = floor.inspect(&body);
+            if findings.unreadable {
+                return self.stop(Stop::Failed(sink::unreadable()), false);
+            }
             let shields =
                 floor.lacks_shields(findings.prompt_annotated).then(safety::Violation::shields_required);
             if let Some(found) = findings.violation.or(shields) {
@@ -235,6 +238,9 @@ impl Delivery<'_> {
                 *failure
             }
             Stop::Failed(e) => {
+                if e.kind() == Kind::Bug {
+                    metrics.bug();
+                }
                 let account = &mut self.answer.account;
                 account.end = match e.kind() {
                     Kind::Upstream(at) | Kind::Timeout(at) => {

@@ -119,8 +119,8 @@ impl<'i> Call<'_, 'i> {
         Failure::from(denial)
     }
 
-    /// Tries the permitted models in order until one answers, then moves the answer to the client. Nothing is
-    /// tried again once the client has seen a status.
+    /// Tries the permitted models in order until one answers. The client may have been sent keepalives by then,
+    /// but no content, so the next model can still serve it.
     async fn exchange(
         &mut self,
         mut permit: Permit,
@@ -179,17 +179,15 @@ impl<'i> Call<'_, 'i> {
         model: &'a str,
         now_ms: u64,
     ) -> Result<Vec<Attempt<'a>>, Failure> {
-        let stated: Vec<_> =
-            models.iter().map(|m| (Some(m.provider.as_ref()), m.deployment.as_ref())).collect();
-        let fit = |(provider, deployment): &(Option<&'a str>, &'a str)| {
-            shared.health.healthy(Candidate { provider: *provider, deployment }, now_ms)
-        };
-        let mut named: Vec<(Option<&'a str>, &'a str)> = stated.iter().copied().filter(fit).collect();
-        if named.is_empty() {
-            // When all are unhealthy some answer is better than none.
-            named.push(stated.first().copied().unwrap_or((None, model)));
+        let mut all: Vec<Candidate<'a>> = models
+            .iter()
+            .map(|m| Candidate { provider: Some(m.provider.as_ref()), deployment: m.deployment.as_ref() })
+            .collect();
+        if all.is_empty() {
+            all.push(Candidate { provider: None, deployment: model });
         }
-        named.into_iter().map(|(wanted, model)| self.upstream(shared, wanted, model)).collect()
+        let chosen = shared.health.choose(all, now_ms);
+        chosen.into_iter().map(|next| self.upstream(shared, next.provider, next.deployment)).collect()
     }
 
     /// The provider that a policy names, where it serves the operation; else the first that does.

@@ -310,6 +310,9 @@ impl Flow<'_, '_> {
         }
         let parsed = sse::event(event);
         let findings = floor.inspect(&parsed.data);
+        if findings.unreadable {
+            return Err(Stop::Failed(unreadable()));
+        }
         if let Some(found) = findings.violation {
             return Err(Stop::Content(Box::new(violation(&found))));
         }
@@ -328,6 +331,12 @@ impl Flow<'_, '_> {
         self.push(Some(rest), client);
         Ok(())
     }
+}
+
+/// Annotations are mentioned and cannot be read: with a floor, what cannot be judged does not pass.
+pub fn unreadable() -> Error {
+    let detail = "the upstream's content annotations cannot be read, and a content floor must judge them";
+    Error::new(Kind::Upstream(Step::Protocol), detail)
 }
 
 /// A content rule's verdict as a failure for the client.

@@ -180,6 +180,9 @@ impl Worker {
 
 impl Drop for Enlisted {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.worker.shared.metrics.bug();
+        }
         let mut tasks = self.worker.tasks.borrow_mut();
         if let Some(place) = tasks.wakers.get_mut(self.slot) {
             *place = None;
