@@ -15,7 +15,7 @@ use crate::ids::Operation;
 pub use origin::{Base, Origin};
 pub use preset::{AuthForm, OutputCap, Preset, Quirks, StreamUsage};
 pub use secret::{Authorization, Credential, Secret};
-pub use settings::{from_settings, serving};
+pub use settings::from_settings;
 pub use target::forwards_header;
 
 /// A configured upstream.

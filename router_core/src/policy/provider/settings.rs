@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 use super::origin::Base;
 use super::{Provider, Secret, preset};
 use crate::error::{Error, Kind, Result};
-use crate::ids::Operation;
 
 /// Where the pod mounts keys.
 const SECRETS: &str = "/run/secrets";
@@ -46,11 +45,6 @@ pub(super) fn with_secrets(settings: Settings<'_>, secrets: &Path) -> Result<Vec
         refuse_self(&settings, provider)?;
     }
     Ok(providers)
-}
-
-/// The first provider that serves an operation.
-pub fn serving(providers: &[Provider], operation: Operation) -> Option<&Provider> {
-    providers.iter().find(|provider| provider.serves(operation))
 }
 
 fn azure(settings: &Reader<'_>) -> Result<Option<Provider>> {
