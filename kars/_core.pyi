@@ -1,5 +1,6 @@
 """The native core. Frozen classes, no callbacks; every call that waits releases the GIL."""
 
+from collections.abc import Sequence
 from typing import final
 
 __all__ = ["CoreError", "Engine", "Snapshot", "probe", "settings_table", "verify_audit", "version"]
@@ -14,12 +15,16 @@ class Snapshot:
     """A compiled, immutable policy."""
 
     @staticmethod
-    def compile(kind: str, name: str, data: bytes) -> Snapshot:
-        """Decode strictly and compile. Raises CoreError of kind `policy` that names the field."""
+    def compile(kind: str, files: Sequence[tuple[str, bytes]]) -> Snapshot:
+        """Decode strictly and compile files of (name, bytes). Raises CoreError of kind `policy` that names the field."""
 
     @property
     def digest(self) -> str:
-        """`sha256:<hex>` over name and bytes, as the controller computes it."""
+        """`sha256:<hex>` over names and bytes, as the controller computes it."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What was passed over: approvals that are not valid."""
 
 @final
 class Engine:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def compile_bundle(kind: Kind, data: bytes) -> _core.Snapshot:
     """Compile a bundle's bytes; a `PolicyError` says what is wrong and where."""
     try:
-        return _core.Snapshot.compile(kind.name, kind.file, data)
+        return _core.Snapshot.compile(kind.name, [(kind.file, data)])
     except _core.CoreError as error:
         raise from_core(error) from error
 

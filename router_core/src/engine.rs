@@ -14,26 +14,37 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::Gate;
+use crate::gate::egress::Egress;
 use crate::gate::ledger::Ledger;
 use crate::net::listener;
 use crate::net::signal::Signal;
 use crate::net::tls::Tls;
 use crate::policy::digest::Digest;
+use crate::policy::egress::{self, Allowlist, Approval};
 use crate::policy::health::Health;
 use crate::policy::inference::Inference;
 use crate::policy::mount::Watch;
 use crate::policy::provider::{Provider, Secret, from_settings};
 use crate::policy::snapshot::{Handle, Status};
 use crate::proxy::account::unix_time;
+use crate::proxy::forward;
 use crate::proxy::server::{self, Door};
 use crate::proxy::worker::{Shared, Worker};
 use crate::settings::{Settings, VARIABLES};
 use crate::telemetry::audit::Audit;
+use crate::telemetry::destinations::Learned;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 
-/// The kind of bundle that this engine loads, as the policy status names it.
+/// The kinds of bundle that this engine loads, as the policy status names them.
 pub const INFERENCE: &str = "InferencePolicy";
+/// See [`INFERENCE`].
+pub const ALLOWLIST: &str = "EgressAllowlist";
+/// See [`INFERENCE`].
+pub const APPROVAL: &str = "EgressApproval";
+const KINDS: [&str; 3] = [INFERENCE, ALLOWLIST, APPROVAL];
+/// The name under which the merged lists are hashed, as the controller does.
+const MERGED_NAME: &str = "merged-allowlist.json";
 /// Where the admin token is mounted; the first that is there wins.
 const TOKEN_FILES: [&str; 2] = ["/etc/kars/secrets/admin-token", "/run/secrets/admin-token"];
 /// How long calls that the grace has run out for may take to tell their clients.
@@ -44,25 +55,59 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// A compiled policy, ready to be put in force.
 #[derive(Debug, Clone)]
 pub struct Compiled {
-    policy: Arc<Inference>,
+    policy: Policy,
     digest: String,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Policy {
+    Inference(Arc<Inference>),
+    Allowlist(Arc<Allowlist>),
+    Approvals(Vec<Arc<Approval>>),
 }
 
 impl Compiled {
-    /// Decodes strictly and compiles a bundle of `kind`; `name` enters the digest.
+    /// Decodes strictly and compiles a bundle of `kind`; names enter the digest. Approvals stand alone: a bad one is
+    /// passed over and told in [`Compiled::problems`].
     ///
     /// # Errors
     /// [`Kind::Policy`] with the path of the field that is wrong.
-    pub fn new(kind: &str, name: &str, bytes: &[u8]) -> Result<Self> {
-        known(kind)?;
-        let policy = Arc::new(Inference::compile(bytes)?);
-        Ok(Self { policy, digest: Digest::of_files(&[(name, bytes)]).to_string() })
+    pub fn new(kind: &str, files: &[(&str, &[u8])]) -> Result<Self> {
+        let mut problems = Vec::new();
+        let one = || match files {
+            [(_, bytes)] => Ok(*bytes),
+            _ => Err(Error::new(Kind::Policy, format!("{kind} is one file, not {}", files.len()))),
+        };
+        let policy = match known(kind)? {
+            INFERENCE => Policy::Inference(Arc::new(Inference::compile(one()?)?)),
+            ALLOWLIST => Policy::Allowlist(Arc::new(Allowlist::compile(one()?)?)),
+            _ => {
+                let compiled = files.iter().map(|(name, bytes)| Approval::compile(name, bytes));
+                let good = compiled.filter_map(|a| a.map_err(|e| problems.push(e.to_string())).ok());
+                Policy::Approvals(good.map(Arc::new).collect())
+            }
+        };
+        Ok(Self { policy, digest: Digest::of_files(files).to_string(), problems })
     }
 
-    /// `sha256:…`, as the controller computes it.
+    /// `sha256:…` over the files, as the controller computes it. (Approvals are reported under the digest of the
+    /// merged lists, which only the engine knows.)
     pub fn digest(&self) -> &str {
         &self.digest
     }
+
+    /// What was passed over.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+/// The egress lists as they are mounted: each kind changes by itself, in force is what they make together.
+#[derive(Debug, Default)]
+struct Lists {
+    allowlist: Option<(Arc<Allowlist>, String)>,
+    approvals: Vec<Arc<Approval>>,
 }
 
 /// What the engine's owner is woken for.
@@ -93,6 +138,7 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     ports: Mutex<BTreeMap<&'static str, u16>>,
     policy_changed: Arc<AtomicBool>,
+    lists: Mutex<Lists>,
     /// Begun before the first policy is read, so that no change falls between; taken by the keeper.
     watch: Mutex<Option<Watch>>,
     stopped: Arc<AtomicBool>,
@@ -118,9 +164,10 @@ impl Engine {
             Ledger::open(path, sandbox)
         })?;
         report_recovery(&ledger);
+        let learned = open("EGRESS_LEARNED_PATH", settings.egress.learned_path.as_ref(), Learned::open)?;
         let shared = Shared {
             admin_token: admin_token(&settings)?,
-            gate: Arc::new(Gate::new(&settings, ledger)),
+            gate: Arc::new(Gate::new(&settings, ledger, Egress::new(&settings, learned))),
             metrics: Metrics::new(sandbox),
             audit,
             providers,
@@ -135,6 +182,7 @@ impl Engine {
             quiet: Condvar::new(),
             quiet_lock: Mutex::new(()),
             in_flight: AtomicUsize::new(0),
+            egress_connections: AtomicUsize::new(0),
             body_bytes: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             killed: AtomicBool::new(false),
@@ -142,10 +190,8 @@ impl Engine {
             generation: AtomicU64::new(0),
             settings,
         };
-        let watch = Watch::with_interval(
-            std::slice::from_ref(&shared.settings.policy_dir),
-            shared.settings.watch_interval,
-        );
+        let dirs: Vec<PathBuf> = mounts(&shared.settings).map(|(_, dir)| dir.to_owned()).to_vec();
+        let watch = Watch::with_interval(&dirs, shared.settings.watch_interval);
         Ok(Self {
             watch: Mutex::new(Some(watch)),
             shared: Arc::new(shared),
@@ -153,6 +199,7 @@ impl Engine {
             threads: Mutex::default(),
             ports: Mutex::default(),
             policy_changed: Arc::default(),
+            lists: Mutex::default(),
             stopped: Arc::default(),
             deadline: Arc::default(),
         })
@@ -169,14 +216,17 @@ impl Engine {
             Some(port) => listener::bind(settings.bind, port, 1, "ROUTER_METRICS_PORT")?,
             None => Vec::new(),
         };
+        let mut egress = bind_egress(settings)?;
         self.note_port("inference", api.first());
         self.note_port("metrics", metrics.first());
+        self.note_port("egress", egress.first().and_then(|l| l.first()));
         let mut metrics = metrics.into_iter();
         for (i, api) in api.into_iter().enumerate() {
             let shared = Arc::clone(&self.shared);
             let phase = self.phase.subscribe();
-            let metrics = metrics.next();
-            self.spawn(format!("kars-serve-{i}"), move || serve(shared, phase, api, metrics))?;
+            let egress = egress.iter_mut().filter_map(Vec::pop).collect();
+            let doors = Listeners { api, metrics: metrics.next(), egress };
+            self.spawn(format!("kars-serve-{i}"), move || serve(shared, phase, doors))?;
         }
         self.spawn_keeper()?;
         let ports = self.ports();
@@ -184,6 +234,8 @@ impl Engine {
             sandbox = %settings.sandbox,
             inference = ports.get("inference"),
             metrics = ports.get("metrics"),
+            egress = ports.get("egress"),
+            learn = settings.egress.port.map(|_| settings.egress.learn),
             upstreams = self.shared.providers.iter().map(Provider::name).collect::<Vec<_>>().join(","),
             missing_policy = ?settings.missing_policy,
             "router.started"
@@ -213,23 +265,87 @@ impl Engine {
 
     /// Puts a policy in force, unless it names another sandbox; calls in flight keep theirs.
     pub fn apply(&self, compiled: &Compiled) {
+        match &compiled.policy {
+            Policy::Inference(policy) => self.apply_inference(policy, &compiled.digest),
+            Policy::Allowlist(list) => {
+                lock(&self.lists).allowlist = Some((Arc::clone(list), compiled.digest.clone()));
+                self.loaded(ALLOWLIST, &compiled.digest);
+                self.combine();
+            }
+            Policy::Approvals(approvals) => {
+                let mut problems = compiled.problems.clone();
+                let sandbox = self.shared.settings.sandbox.as_str();
+                let ours = |a: &&Arc<Approval>| {
+                    let ours = a.sandbox == sandbox;
+                    if !ours {
+                        problems.push(format!(
+                            "{}: sandbox is {:?}, and this one is {sandbox:?}",
+                            a.name, a.sandbox
+                        ));
+                    }
+                    ours
+                };
+                lock(&self.lists).approvals = approvals.iter().filter(ours).cloned().collect();
+                self.combine();
+                if !problems.is_empty() {
+                    let source = self.shared.settings.egress.approval_dir.display().to_string();
+                    self.refused(APPROVAL, &source, &problems.join("; "));
+                }
+            }
+        }
+    }
+
+    fn apply_inference(&self, policy: &Arc<Inference>, digest: &str) {
         let shared = &self.shared;
-        let source = shared.settings.policy_dir.display().to_string();
         let sandbox = shared.settings.sandbox.as_str();
-        if let Some(other) = compiled.policy.applies_to().filter(|name| *name != sandbox) {
+        if let Some(other) = policy.applies_to().filter(|name| *name != sandbox) {
             let error = format!("appliesTo.sandboxName is {other:?}, and this sandbox is {sandbox:?}");
-            return self.refused(INFERENCE, &source, &error);
+            return self.refused(INFERENCE, &shared.settings.policy_dir.display().to_string(), &error);
         }
-        let in_force = shared.policy.load().inference_digest == compiled.digest;
-        if !in_force {
-            let generation = shared
-                .policy
-                .replace_inference(Some((Arc::clone(&compiled.policy), compiled.digest.clone())));
-            shared.generation.store(generation, Ordering::Relaxed);
-            tracing::info!(kind = INFERENCE, digest = compiled.digest, generation, "policy.applied");
+        if shared.policy.load().inference_digest != digest {
+            let next = Some((Arc::clone(policy), digest.to_owned()));
+            self.in_force(INFERENCE, digest, shared.policy.replace_inference(next));
         }
-        shared.status.record_ok(INFERENCE, &compiled.digest, &source);
-        shared.metrics.bundle_loaded(INFERENCE, unix_time().as_secs());
+        self.loaded(INFERENCE, digest);
+    }
+
+    /// Puts in force what the mounted egress lists make together. Without the allowlist nothing is: approvals only add.
+    fn combine(&self) {
+        let shared = &self.shared;
+        let lists = lock(&self.lists);
+        let Some((allowlist, digest)) = &lists.allowlist else {
+            if shared.policy.load().egress.is_some() {
+                let generation = shared.policy.replace_egress(None);
+                shared.generation.store(generation, Ordering::Relaxed);
+                tracing::warn!(kind = ALLOWLIST, generation, "policy.removed");
+            }
+            return self.forget(APPROVAL);
+        };
+        let egress = egress::Egress::new(Arc::clone(allowlist), lists.approvals.clone());
+        let merged = Digest::of_files(&[(MERGED_NAME, egress.merged().as_bytes())]).to_string();
+        let before = shared.policy.load_full();
+        if before.egress_digest != *digest || shared.status.digest(APPROVAL).as_ref() != Some(&merged) {
+            let generation = shared.policy.replace_egress(Some((Arc::new(egress), digest.clone())));
+            self.in_force(ALLOWLIST, digest, generation);
+        }
+        self.loaded(APPROVAL, &merged);
+    }
+
+    fn in_force(&self, kind: &'static str, digest: &str, generation: u64) {
+        self.shared.generation.store(generation, Ordering::Relaxed);
+        tracing::info!(kind, digest, generation, "policy.applied");
+    }
+
+    fn loaded(&self, kind: &'static str, digest: &str) {
+        let source = mounts(&self.shared.settings).into_iter().find(|(k, _)| *k == kind);
+        let source = source.map(|(_, dir)| dir.display().to_string()).unwrap_or_default();
+        self.shared.status.record_ok(kind, digest, &source);
+        self.shared.metrics.bundle_loaded(kind, unix_time().as_secs());
+    }
+
+    fn forget(&self, kind: &'static str) {
+        self.shared.status.clear(kind);
+        self.shared.metrics.bundle_removed(kind);
     }
 
     /// Notes that a bundle was refused; the policy in force stays.
@@ -246,21 +362,32 @@ impl Engine {
 
     /// Notes that a bundle is not mounted (any more).
     pub fn clear(&self, kind: &str) -> Result<()> {
-        let kind = known(kind)?;
-        let shared = &self.shared;
-        if shared.policy.load().inference.is_some() {
-            let generation = shared.policy.replace_inference(None);
-            shared.generation.store(generation, Ordering::Relaxed);
-            tracing::warn!(kind, generation, "policy.removed");
+        match known(kind)? {
+            INFERENCE => {
+                let shared = &self.shared;
+                if shared.policy.load().inference.is_some() {
+                    let generation = shared.policy.replace_inference(None);
+                    shared.generation.store(generation, Ordering::Relaxed);
+                    tracing::warn!(kind, generation, "policy.removed");
+                }
+                self.forget(INFERENCE);
+            }
+            ALLOWLIST => {
+                lock(&self.lists).allowlist = None;
+                self.forget(ALLOWLIST);
+                self.combine();
+            }
+            _ => {
+                lock(&self.lists).approvals.clear();
+                self.combine();
+            }
         }
-        shared.status.clear(kind);
-        shared.metrics.bundle_removed(kind);
         Ok(())
     }
 
     /// Kind of bundle to the directory it is mounted at.
     pub fn policy_dirs(&self) -> Vec<(&'static str, PathBuf)> {
-        vec![(INFERENCE, self.shared.settings.policy_dir.clone())]
+        mounts(&self.shared.settings).map(|(kind, dir)| (kind, dir.to_owned())).to_vec()
     }
 
     /// Takes no new calls, lets those in flight finish for `grace` (the setting's when `None`), then stops.
@@ -403,15 +530,20 @@ impl Drop for Engine {
     }
 }
 
-/// The one kind of bundle there is so far.
 fn known(kind: &str) -> Result<&'static str> {
-    if kind == INFERENCE {
-        return Ok(INFERENCE);
-    }
-    Err(Error::new(
-        Kind::Policy,
-        format!("{kind:?} is not a kind of bundle that the router loads: {INFERENCE}"),
-    ))
+    KINDS.into_iter().find(|k| *k == kind).ok_or_else(|| {
+        let all = KINDS.join(", ");
+        Error::new(Kind::Policy, format!("{kind:?} is not a kind of bundle that the router loads: {all}"))
+    })
+}
+
+/// Kinds and where they are mounted.
+fn mounts(settings: &Settings) -> [(&'static str, &Path); 3] {
+    [
+        (INFERENCE, &settings.policy_dir),
+        (ALLOWLIST, &settings.egress.allowlist_dir),
+        (APPROVAL, &settings.egress.approval_dir),
+    ]
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -511,34 +643,54 @@ fn keep(shared: &Shared, changed: &AtomicBool, phase: &watch::Receiver<Phase>, m
     }
 }
 
+/// The listeners of one serving thread.
+struct Listeners {
+    api: TcpListener,
+    metrics: Option<TcpListener>,
+    egress: Vec<TcpListener>,
+}
+
+/// Binds the egress port: per address, a listener for each serving thread.
+fn bind_egress(settings: &Settings) -> Result<Vec<Vec<TcpListener>>> {
+    let Some(mut port) = settings.egress.port else { return Ok(Vec::new()) };
+    let mut bound: Vec<Vec<TcpListener>> = Vec::new();
+    for ip in settings.egress.bind.iter().filter(|ip| listener::is_local(**ip)) {
+        let listeners = listener::bind(*ip, port, settings.workers, "FORWARD_PROXY_PORT")?;
+        port = listeners.first().and_then(|l| l.local_addr().ok()).map_or(port, |a| a.port());
+        bound.push(listeners);
+    }
+    if bound.is_empty() {
+        return Err(Error::new(Kind::Config, "FORWARD_PROXY_BIND: this machine has none of these addresses"));
+    }
+    Ok(bound)
+}
+
 /// One serving thread: its own event loop, nothing shared on the path.
-fn serve(shared: Arc<Shared>, phase: watch::Receiver<Phase>, api: TcpListener, metrics: Option<TcpListener>) {
+fn serve(shared: Arc<Shared>, phase: watch::Receiver<Phase>, doors: Listeners) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     match runtime {
         Ok(runtime) => {
             let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, accept_all(shared, phase, api, metrics));
+            local.block_on(&runtime, accept_all(shared, phase, doors));
         }
         Err(e) => tracing::error!(error = %e, "router.runtime"),
     }
 }
 
-async fn accept_all(
-    shared: Arc<Shared>,
-    mut phase: watch::Receiver<Phase>,
-    api: TcpListener,
-    metrics: Option<TcpListener>,
-) {
+async fn accept_all(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>, doors: Listeners) {
     let share = (shared.settings.max_connections / shared.settings.workers).max(1);
     let worker = Worker::new(shared);
-    let api = tokio::task::spawn_local(accept(Rc::clone(&worker), api, Door::Api, share));
-    let probes = metrics.map(|m| tokio::task::spawn_local(accept(Rc::clone(&worker), m, Door::Metrics, 64)));
+    let taking =
+        |listener, door, most| tokio::task::spawn_local(accept(Rc::clone(&worker), listener, door, most));
+    let mut taken = vec![taking(doors.api, Some(Door::Api), share)];
+    taken.extend(doors.egress.into_iter().map(|l| taking(l, None, Semaphore::MAX_PERMITS)));
+    let probes = doors.metrics.map(|m| taking(m, Some(Door::Metrics), 64));
     loop {
         let now = *phase.borrow_and_update();
         match now {
             Phase::Run => {}
             Phase::Drain => {
-                api.abort();
+                taken.iter().for_each(tokio::task::JoinHandle::abort);
                 // HTTP/2 clients are told to go.
                 worker.wake_all();
             }
@@ -549,14 +701,12 @@ async fn accept_all(
             break;
         }
     }
-    api.abort();
-    if let Some(probes) = probes {
-        probes.abort();
-    }
+    taken.iter().chain(&probes).for_each(tokio::task::JoinHandle::abort);
 }
 
-/// Accepts until aborted; at the bound of connections the kernel's queue holds the rest.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Door, most: usize) {
+/// Accepts until aborted; at the bound of connections the kernel's queue holds the rest. Without a door it is the
+/// egress port, which has a bound of its own and answers those above it.
+async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Option<Door>, most: usize) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(e) => return tracing::error!(error = %e, "router.listener"),
@@ -570,7 +720,10 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Door, most: usi
                 let _ = tcp.set_nodelay(true);
                 let worker = Rc::clone(&worker);
                 tokio::task::spawn_local(async move {
-                    server::serve(worker, tcp, peer, door).await;
+                    match door {
+                        Some(door) => server::serve(worker, tcp, peer, door).await,
+                        None => forward::serve(worker, tcp, peer).await,
+                    }
                     drop(slot);
                 });
             }

@@ -1,9 +1,15 @@
 //! Parsed names: each newtype's only constructor is `parse`, so that holding one means it is valid.
 
+mod egress;
+mod host;
+
 use std::fmt;
 
 use crate::error::Error;
 use crate::limits;
+
+pub use egress::{EgressDoor, EgressReason};
+pub use host::{Destination, Host};
 
 /// The shape in which a client expects its errors and events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

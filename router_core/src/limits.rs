@@ -25,5 +25,19 @@ pub const POLICY_BYTES: usize = 2 * 1024 * 1024;
 pub const STATUS_ERROR_BYTES: usize = 512;
 /// Model labels in metrics before `other` takes the rest: dashboards stay readable, scrapes small.
 pub const MODEL_LABELS: usize = 64;
+/// Largest TLS client hello: post-quantum key shares take 2 KiB, and no client comes near four full records.
+pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
+/// Addresses of one name that are looked at: more are no more reachable.
+pub const ADDRESSES: usize = 16;
+/// Rows of destinations that learn mode keeps: an agent's real ones are tens, a scan's are not worth keeping.
+pub const LEARNED_ROWS: usize = 4096;
+/// Rows of blocked destinations, and new ones that one source may add per minute (the reference's numbers).
+pub const BLOCKED_ROWS: usize = 1024;
+/// See [`BLOCKED_ROWS`].
+pub const BLOCKED_NEW_PER_MINUTE: usize = 100;
+/// Names of one blocklist feed, and bytes of its text (the reference's bounds).
+pub const FEED_NAMES: usize = 1_000_000;
+/// See [`FEED_NAMES`].
+pub const FEED_BYTES: usize = 50 * 1024 * 1024;
 /// Calls that can hold a budget reservation at one time.
 pub const RESERVATIONS: usize = 8192;

@@ -1,7 +1,7 @@
 //! The sidecar's settings: parsed once, strictly, from one environment block.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -157,6 +157,85 @@ pub const VARIABLES: &[Variable] = &[
         "auto",
         "Without a policy: deny, open, or auto (open only where no mount is configured or present, outside Kubernetes)",
     ),
+    var(
+        "Egress",
+        "FORWARD_PROXY_PORT",
+        "8444",
+        "Port of the egress proxy: CONNECT, plain HTTP, redirected TLS; 'off' for none, 0 picks a free one",
+    ),
+    var(
+        "Egress",
+        "FORWARD_PROXY_BIND",
+        "127.0.0.1,::1",
+        "Addresses of the egress proxy, comma-separated; one that the machine does not have is left out",
+    ),
+    var(
+        "Egress",
+        "EGRESS_MODE",
+        "auto",
+        "strict: only what the policy allows; learn: record and let pass; auto: learn only where no mount is configured or present, outside Kubernetes",
+    ),
+    var("Egress", "EGRESS_ALLOWLIST_DIR", "/etc/kars/egress", "Mount with allowlist.json"),
+    var("Egress", "EGRESS_APPROVAL_DIR", "/etc/kars/egress-approvals", "Mount with approval-*.json"),
+    var(
+        "Egress",
+        "EGRESS_FRONTING",
+        "refuse",
+        "What becomes of a connection whose CONNECT host, SNI and Host differ or are hidden: refuse or allow",
+    ),
+    var(
+        "Egress",
+        "EGRESS_MAX_CONNECTIONS",
+        "4096",
+        "Connections through the egress proxy at one time; more get 503",
+    ),
+    var(
+        "Egress",
+        "EGRESS_HEAD_TIMEOUT_SECS",
+        "10",
+        "A client's request head or TLS client hello, from accept",
+    ),
+    var("Egress", "EGRESS_DNS_TIMEOUT_SECS", "5", "Name resolution of a destination"),
+    var("Egress", "EGRESS_CONNECT_TIMEOUT_SECS", "10", "TCP connect to a destination, per address"),
+    var("Egress", "EGRESS_IDLE_TIMEOUT_SECS", "300", "Silence of a tunnel in both directions"),
+    var("Egress", "EGRESS_LIFETIME_SECS", "3600", "Longest life of a tunnel; 0 for no bound"),
+    var(
+        "Egress",
+        "EGRESS_MAX_BYTES",
+        "0",
+        "Bytes that one tunnel may move where its rule has no maxBytes; 0 for no bound",
+    ),
+    var(
+        "Egress",
+        "EGRESS_DNS_SERVERS",
+        "",
+        "Name servers, comma-separated address:port; empty: the system's configuration",
+    ),
+    var(
+        "Egress",
+        "EGRESS_LEARNED_PATH",
+        "/var/lib/kars/egress-learned.jsonl",
+        "What learn mode recorded; empty for memory only",
+    ),
+    var(
+        "Egress",
+        "BLOCKLIST_ENABLED",
+        "true",
+        "Blocklists, blocked top-level domains and IP literals: true or false",
+    ),
+    var(
+        "Egress",
+        "BLOCKLIST_SEED_PATH",
+        "/etc/kars/blocklist/domains.txt",
+        "A blocklist file, in domain, hosts or adblock form",
+    ),
+    var(
+        "Egress",
+        "BLOCKLIST_FEEDS",
+        "auto",
+        "URLs of blocklist feeds, comma-separated; auto: OISD small and URLhaus in Kubernetes, none elsewhere",
+    ),
+    var("Egress", "BLOCKLIST_REFRESH_SECS", "21600", "Seconds between two reads of the feeds"),
     var("Policy", "TOKEN_BUDGET_DAILY", "0", "Daily token budget where the policy has none; 0 for none"),
     var(
         "Policy",
@@ -267,8 +346,57 @@ pub struct Settings {
     pub log_filter: String,
     /// Whether log lines are JSON.
     pub log_json: bool,
+    /// The egress proxy.
+    pub egress: Egress,
     vars: HashMap<String, String>,
 }
+
+/// Settings of the egress proxy.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    /// Port; `None` for no listener, 0 picks one.
+    pub port: Option<u16>,
+    /// Addresses to listen on.
+    pub bind: Vec<IpAddr>,
+    /// Whether it starts in learn mode.
+    pub learn: bool,
+    /// Mount of the allowlist.
+    pub allowlist_dir: PathBuf,
+    /// Mount of the approvals.
+    pub approval_dir: PathBuf,
+    /// Whether names that differ or are hidden are refused.
+    pub strict_names: bool,
+    /// Connections, over all workers.
+    pub max_connections: usize,
+    /// A request head or client hello.
+    pub head: Duration,
+    /// Name resolution.
+    pub dns: Duration,
+    /// TCP connect, per address.
+    pub connect: Duration,
+    /// Silence of a tunnel.
+    pub idle: Duration,
+    /// Life of a tunnel.
+    pub lifetime: Option<Duration>,
+    /// Bytes of a tunnel whose rule states none; 0 for no bound.
+    pub max_bytes: u64,
+    /// Name servers instead of the system's.
+    pub dns_servers: Vec<SocketAddr>,
+    /// What learn mode recorded, and whether the path was asked for by name.
+    pub learned_path: Option<(PathBuf, bool)>,
+    /// Whether blocklists are consulted.
+    pub blocklist: bool,
+    /// The seed file.
+    pub blocklist_seed: PathBuf,
+    /// Feed URLs.
+    pub blocklist_feeds: Vec<String>,
+    /// Between two reads of the feeds.
+    pub blocklist_refresh: Duration,
+}
+
+/// The feeds that `BLOCKLIST_FEEDS=auto` means in Kubernetes.
+const FEEDS: [&str; 2] =
+    ["https://small.oisd.nl/domainswild", "https://urlhaus.abuse.ch/downloads/hostfile/"];
 
 impl Settings {
     /// Parses a block of NUL-separated `NAME=VALUE`; the error names the variable and what it takes.
@@ -311,6 +439,7 @@ impl Settings {
             audit_dir: env.optional_path("KARS_AUDIT_DIR")?,
             log_filter: env.text("RUST_LOG")?,
             log_json: env.choice("KARS_LOG_FORMAT", &[("json", true), ("text", false)])?,
+            egress: env.egress()?,
             vars,
         })
     }
@@ -423,6 +552,57 @@ impl Env<'_> {
             client_stall: positive("ROUTER_CLIENT_STALL_SECS")?,
             keepalive: Some(self.seconds("ROUTER_KEEPALIVE_SECS")?).filter(|d| !d.is_zero()),
         })
+    }
+
+    fn egress(&self) -> Result<Egress> {
+        let positive = |name| match self.seconds(name) {
+            Ok(d) if d.is_zero() => Err(self.wrong(name, "more than 0 seconds")),
+            other => other,
+        };
+        let pod = self.vars.contains_key("KUBERNETES_SERVICE_HOST");
+        let allowlist_dir = self.path("EGRESS_ALLOWLIST_DIR")?;
+        Ok(Egress {
+            port: match self.text("FORWARD_PROXY_PORT")?.as_str() {
+                "off" => None,
+                _ => Some(self.parse("FORWARD_PROXY_PORT", "a port number or 'off'")?),
+            },
+            bind: self.addresses("FORWARD_PROXY_BIND")?,
+            learn: match self.text("EGRESS_MODE")?.to_ascii_lowercase().as_str() {
+                "strict" => false,
+                "learn" => true,
+                "auto" => !(pod || self.vars.contains_key("EGRESS_ALLOWLIST_DIR") || allowlist_dir.exists()),
+                _ => return Err(self.wrong("EGRESS_MODE", "strict, learn or auto")),
+            },
+            allowlist_dir,
+            approval_dir: self.path("EGRESS_APPROVAL_DIR")?,
+            strict_names: self.choice("EGRESS_FRONTING", &[("refuse", true), ("allow", false)])?,
+            max_connections: self.within("EGRESS_MAX_CONNECTIONS", 1, 1_000_000)?,
+            head: positive("EGRESS_HEAD_TIMEOUT_SECS")?,
+            dns: positive("EGRESS_DNS_TIMEOUT_SECS")?,
+            connect: positive("EGRESS_CONNECT_TIMEOUT_SECS")?,
+            idle: positive("EGRESS_IDLE_TIMEOUT_SECS")?,
+            lifetime: Some(self.seconds("EGRESS_LIFETIME_SECS")?).filter(|d| !d.is_zero()),
+            max_bytes: self.parse("EGRESS_MAX_BYTES", "a number of bytes")?,
+            dns_servers: self.sockets("EGRESS_DNS_SERVERS")?,
+            learned_path: self.optional_path("EGRESS_LEARNED_PATH")?,
+            blocklist: self.choice("BLOCKLIST_ENABLED", &[("true", true), ("false", false)])?,
+            blocklist_seed: self.path("BLOCKLIST_SEED_PATH")?,
+            blocklist_feeds: match self.text("BLOCKLIST_FEEDS")?.as_str() {
+                "auto" if pod => FEEDS.map(str::to_owned).to_vec(),
+                "auto" | "off" => Vec::new(),
+                given => {
+                    given.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
+                }
+            },
+            blocklist_refresh: positive("BLOCKLIST_REFRESH_SECS")?,
+        })
+    }
+
+    fn sockets(&self, name: &str) -> Result<Vec<SocketAddr>> {
+        let text = self.text(name)?;
+        let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+        let takes = "addresses with ports, such as 10.0.0.10:53, comma-separated";
+        parts.map(|p| p.parse().map_err(|_| self.wrong(name, takes))).collect()
     }
 
     /// `auto` is open only where nobody can have meant a policy to apply.

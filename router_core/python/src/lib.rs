@@ -45,17 +45,24 @@ struct Snapshot {
 
 #[pymethods]
 impl Snapshot {
-    /// Decode strictly and compile. Raises `CoreError` of kind `policy` that names the field.
+    /// Decode strictly and compile files of (name, bytes). Raises `CoreError` of kind `policy` that names the field.
     #[staticmethod]
-    fn compile(py: Python<'_>, kind: &str, name: &str, data: &[u8]) -> PyResult<Self> {
-        let compiled = py.detach(|| engine::Compiled::new(kind, name, data));
+    fn compile(py: Python<'_>, kind: &str, files: Vec<(String, Vec<u8>)>) -> PyResult<Self> {
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (&**name, &**data)).collect();
+        let compiled = py.detach(|| engine::Compiled::new(kind, &files));
         Ok(Self { compiled: compiled.map_err(|e| raise(py, &e))? })
     }
 
-    /// `sha256:<hex>` over name and bytes, as the controller computes it.
+    /// `sha256:<hex>` over names and bytes, as the controller computes it.
     #[getter]
     fn digest(&self) -> &str {
         self.compiled.digest()
+    }
+
+    /// What was passed over: approvals that are not valid.
+    #[getter]
+    fn problems(&self) -> Vec<String> {
+        self.compiled.problems().to_vec()
     }
 }
 

@@ -5,6 +5,7 @@
 //! by [`Permit::settle`] or by drop.
 
 pub mod denial;
+pub mod egress;
 pub mod ledger;
 pub mod rate;
 
@@ -20,6 +21,7 @@ use crate::wire::request::Request;
 use crate::wire::usage::Usage;
 
 pub use denial::Denial;
+use egress::{Egress, Passage, Reach, Refusal};
 use ledger::{Ask, Ledger, Limits, ReservationId};
 
 /// Output tokens reserved for a call that names no cap: above nearly every answer, below most budgets.
@@ -52,6 +54,7 @@ pub struct Facts<'a> {
 #[derive(Debug)]
 pub struct Gate {
     ledger: Ledger,
+    egress: Egress,
     missing: MissingPolicy,
     daily: u64,
     per_request: u64,
@@ -95,10 +98,11 @@ pub struct Charge {
 }
 
 impl Gate {
-    /// Opens the gate with its budget ledger.
-    pub fn new(settings: &Settings, ledger: Ledger) -> Self {
+    /// Opens the gate with its budget ledger and its egress state.
+    pub fn new(settings: &Settings, ledger: Ledger, egress: Egress) -> Self {
         Self {
             ledger,
+            egress,
             missing: settings.missing_policy,
             daily: settings.daily_budget,
             per_request: settings.per_request,
@@ -110,6 +114,16 @@ impl Gate {
     /// The ledger, for metrics and the journal's sync.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Egress: mode, blocklist, tables.
+    pub fn egress(&self) -> &Egress {
+        &self.egress
+    }
+
+    /// Decides about one connection that wants to leave.
+    pub fn admit_egress(&self, reach: &Reach<'_>, snapshot: &Snapshot) -> Result<Passage, Refusal> {
+        self.egress.admit(reach, snapshot)
     }
 
     /// The limits in force under a policy.

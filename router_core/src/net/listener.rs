@@ -22,6 +22,11 @@ pub fn bind(ip: IpAddr, port: u16, count: usize, variable: &str) -> Result<Vec<T
     Ok(bound)
 }
 
+/// Whether this machine has the address (IPv6 may be switched off).
+pub fn is_local(ip: IpAddr) -> bool {
+    one(SocketAddr::new(ip, 0), false).is_ok()
+}
+
 fn one(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -5,5 +5,7 @@ pub mod deadline;
 pub mod dial;
 pub mod listener;
 pub mod pipe;
+pub mod resolve;
 pub mod signal;
 pub mod tls;
+pub mod tunnel;

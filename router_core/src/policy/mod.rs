@@ -1,6 +1,8 @@
 //! Decode, compile, hold: an immutable snapshot behind an atomic handle. Deciding is pure.
 
+pub mod blocklist;
 pub mod digest;
+pub mod egress;
 pub mod health;
 pub mod inference;
 pub mod mount;

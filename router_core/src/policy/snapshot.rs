@@ -6,17 +6,22 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::policy::egress::Egress;
 use crate::policy::inference::Inference;
 
 pub use status::{DeploymentHealth, Status};
 
 /// Every policy in force at one moment. A call takes one and keeps it to its end.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Snapshot {
     /// The inference policy; `None` before the first one and after its mount went away.
     pub inference: Option<Arc<Inference>>,
     /// The digest of `inference`'s bytes (`sha256:…`), empty without one.
     pub inference_digest: String,
+    /// The egress lists; `None` before the first allowlist and after its mount went away.
+    pub egress: Option<Arc<Egress>>,
+    /// The digest of the allowlist's bytes, empty without one.
+    pub egress_digest: String,
     /// Counts the snapshots of this process, from 1; 0 is the empty one at the start.
     pub generation: u64,
 }
@@ -51,9 +56,24 @@ impl Handle {
     /// Puts an inference policy (or none) in force under the next generation, which it gives.
     /// One writer at a time: the policy watcher.
     pub fn replace_inference(&self, policy: Option<(Arc<Inference>, String)>) -> u64 {
-        let generation = self.load().generation + 1;
         let (inference, inference_digest) = policy.map_or((None, String::new()), |(p, d)| (Some(p), d));
-        self.store(Snapshot { inference, inference_digest, generation });
+        self.replace(|snapshot| {
+            (snapshot.inference, snapshot.inference_digest) = (inference, inference_digest)
+        })
+    }
+
+    /// Likewise for the egress lists.
+    pub fn replace_egress(&self, lists: Option<(Arc<Egress>, String)>) -> u64 {
+        let (egress, egress_digest) = lists.map_or((None, String::new()), |(p, d)| (Some(p), d));
+        self.replace(|snapshot| (snapshot.egress, snapshot.egress_digest) = (egress, egress_digest))
+    }
+
+    fn replace(&self, change: impl FnOnce(&mut Snapshot)) -> u64 {
+        let mut next = Snapshot::clone(&self.load());
+        next.generation += 1;
+        change(&mut next);
+        let generation = next.generation;
+        self.store(next);
         generation
     }
 }

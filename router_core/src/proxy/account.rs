@@ -142,6 +142,7 @@ impl Account {
             first_byte_us: first_byte.map_or(0, micros),
             attempts: self.attempts,
             end: self.end.name(),
+            ..Record::default()
         });
     }
 }

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod call;
 pub mod client;
 pub mod cold;
+pub mod forward;
 pub mod h2;
 pub mod inbound;
 pub mod local;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use crate::gate::Gate;
+use crate::net::resolve::Resolver;
 use crate::net::signal::Signal;
 use crate::net::tls::Tls;
 use crate::policy::health::Health;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub quiet_lock: Mutex<()>,
     /// Calls in flight.
     pub in_flight: AtomicUsize,
+    /// Connections through the egress proxy.
+    pub egress_connections: AtomicUsize,
     /// Bytes held by request bodies.
     pub body_bytes: AtomicUsize,
     /// Whether the engine has stopped taking calls.
@@ -82,6 +85,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Upstream connections of this thread.
     pub pool: Pool,
+    /// Names to addresses, for what leaves the sandbox.
+    pub resolver: Resolver,
     scratch: RefCell<Vec<u8>>,
     content: RefCell<Vec<u8>>,
     spare: RefCell<Vec<Vec<u8>>>,
@@ -112,8 +117,10 @@ impl Worker {
         }
         let idle = shared.settings.upstream_idle;
         let upstreams = shared.providers.len();
+        let resolver = Resolver::new(&shared.settings.egress.dns_servers, shared.settings.egress.dns);
         Rc::new(Self {
             shared,
+            resolver,
             pool: Pool::new(upstreams, idle),
             scratch: RefCell::new(vec![0; READ_BYTES]),
             content: RefCell::default(),

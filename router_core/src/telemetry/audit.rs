@@ -73,6 +73,12 @@ pub struct Record<'a> {
     pub first_byte_us: u64,
     /// Attempts made upstream.
     pub attempts: u32,
+    /// Bytes from the client to the destination, for connections that leave.
+    pub sent_bytes: u64,
+    /// Bytes from the destination to the client.
+    pub received_bytes: u64,
+    /// The address dialled.
+    pub address: &'a str,
     /// How it ended: `complete`, `client_gone`, an error step's name, …
     pub end: &'a str,
 }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub(crate) mod calendar;
+pub mod destinations;
 pub mod log;
 pub(crate) mod mapped;
 pub mod metrics;

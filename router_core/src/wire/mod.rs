@@ -1,5 +1,7 @@
 //! Sans-IO parsers: bytes in, events out. They never see a socket, a clock or a policy.
 
+pub mod address;
+pub mod authority;
 pub mod body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod checks;
@@ -9,5 +11,6 @@ mod members;
 pub mod request;
 mod scan;
 mod skip;
+pub mod sni;
 pub mod sse;
 pub mod usage;

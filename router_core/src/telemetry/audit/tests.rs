@@ -35,6 +35,9 @@ fn record(n: u64) -> Record<'static> {
         estimated: true,
         latency_us: 5678,
         first_byte_us: 910,
+        sent_bytes: 0,
+        received_bytes: 0,
+        address: "",
         attempts: 2,
         end: "complete",
     }
