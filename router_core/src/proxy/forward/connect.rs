@@ -10,13 +10,15 @@ use tokio::net::TcpStream;
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason};
 use crate::net::tunnel;
-use crate::proxy::account::unix_time;
 use crate::proxy::forward::reach::{self, Failed};
+use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::relay::{self, Pinned};
 use crate::proxy::forward::sniff::{self, Look};
 use crate::proxy::forward::visit::Visit;
-use crate::proxy::forward::{Conn, refuse, write_all};
+use crate::proxy::forward::{Conn, tunnel_limits, write_all};
+use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::EgressEnd;
+use crate::wire::sni;
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
 
@@ -24,31 +26,32 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
 pub async fn serve(mut conn: Conn, destination: Destination, trace: Option<Vec<u8>>) {
     let mut visit = Visit::begin(&conn, EgressDoor::Connect);
     visit.trace(trace.as_deref());
-    let (passage, upstream) = match leave(&conn, &mut visit, &destination, None).await {
+    let (passage, upstream) = match leave(&conn.worker, &mut visit, &destination, None).await {
         Ok(reached) => reached,
-        Err(answer) => return conn.finish(&answer).await,
+        Err(answer) => return conn.finish(&answer.bytes()).await,
     };
     visit.status = 200;
+    let limits = tunnel_limits(&conn.worker, &passage);
     conn.deadline.set_after(conn.worker.shared.settings.egress.idle);
     if !conn.write(ESTABLISHED).await {
         return;
     }
     if conn.worker.shared.settings.egress.strict_names {
-        Box::pin(inspect(conn, upstream, visit, destination, passage)).await;
+        Box::pin(inspect(conn, upstream, visit, destination, limits)).await;
     } else {
-        pump(conn, upstream, visit, &passage).await;
+        pump(conn, upstream, visit, limits).await;
     }
 }
 
 /// Decides and connects; the error is the answer to send.
 pub async fn leave(
-    conn: &Conn,
+    worker: &Worker,
     visit: &mut Visit,
     destination: &Destination,
     request: Option<(&str, &str)>,
-) -> Result<(Passage, TcpStream), Vec<u8>> {
+) -> Result<(Passage, TcpStream), Answer> {
     let passage = visit.ask(destination, request).map_err(|refusal| refuse::denied(&refusal, visit))?;
-    match reach::open(&conn.worker, destination, &passage).await {
+    match reach::open(worker, destination, &passage).await {
         Ok((upstream, address)) => {
             visit.connected(address);
             Ok((passage, upstream))
@@ -58,15 +61,21 @@ pub async fn leave(
             Err(refuse::denied(&refusal, visit))
         }
         Err(Failed::Broken(error)) => {
-            let (status, answer) = refuse::failed(&error, visit);
-            visit.broken(&error, status);
+            let answer = refuse::failed(&error, visit);
+            visit.broken(&error, answer.status);
             Err(answer)
         }
     }
 }
 
 /// Looks at what the client says first, then moves bytes; a tunnel that carries HTTP is relayed request by request.
-async fn inspect(mut conn: Conn, mut upstream: TcpStream, mut visit: Visit, to: Destination, passage: Passage) {
+async fn inspect(
+    mut conn: Conn,
+    mut upstream: TcpStream,
+    mut visit: Visit,
+    to: Destination,
+    limits: tunnel::Limits,
+) {
     let mut sent = 0;
     loop {
         match sniff::look(&conn.buffer, &to.host) {
@@ -80,7 +89,7 @@ async fn inspect(mut conn: Conn, mut upstream: TcpStream, mut visit: Visit, to: 
                 let refusal = Refusal::new(reason, "egress-fronting", message, hint);
                 visit.refused(&refusal);
                 let tls = conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
-                let last = if tls { refuse::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
+                let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
                 return conn.finish(&last).await;
             }
             Look::Hold => conn.deadline.set_after(conn.worker.shared.settings.egress.head),
@@ -99,7 +108,7 @@ async fn inspect(mut conn: Conn, mut upstream: TcpStream, mut visit: Visit, to: 
             // A server that speaks first, or to half a request, speaks no HTTP/1.
             Heard::Upstream => break,
             Heard::Nobody => {
-                visit.end = EgressEnd::Idle;
+                visit.end = Some(EgressEnd::Idle);
                 return;
             }
             Heard::Gone => {
@@ -111,7 +120,7 @@ async fn inspect(mut conn: Conn, mut upstream: TcpStream, mut visit: Visit, to: 
         }
     }
     conn.consume(sent);
-    pump(conn, upstream, visit, &passage).await;
+    pump(conn, upstream, visit, limits).await;
 }
 
 enum Heard {
@@ -150,15 +159,14 @@ async fn heard(conn: &mut Conn, upstream: &TcpStream) -> Heard {
 }
 
 /// Moves bytes until the tunnel ends; what was read from the client already goes first.
-pub async fn pump(mut conn: Conn, mut upstream: TcpStream, mut visit: Visit, passage: &Passage) {
+pub async fn pump(mut conn: Conn, mut upstream: TcpStream, mut visit: Visit, limits: tunnel::Limits) {
     let early = std::mem::take(&mut conn.buffer);
     conn.deadline.set_after(conn.worker.shared.settings.egress.idle);
     if !early.is_empty() && !write_all(&conn.worker, &mut upstream, &early, &mut conn.deadline).await {
-        visit.end = EgressEnd::UpstreamReset;
+        visit.end = Some(EgressEnd::UpstreamReset);
         return;
     }
     visit.sent += early.len() as u64;
-    let limits = conn.limits(passage.max_bytes(), passage.expires_at(), unix_time().as_secs());
     let Conn { worker, tcp, .. } = conn;
     worker.give_buffer(early);
     let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_scratch(|scratch| use_it(scratch));

@@ -25,11 +25,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::error::{Error, Kind, Result};
-use crate::gate::egress::Refusal;
+use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{EgressDoor, EgressReason};
 use crate::net::deadline::Deadline;
 use crate::net::tunnel;
+use crate::proxy::account::unix_time;
 use crate::proxy::worker::Worker;
+use crate::wire::sni;
 
 use visit::Visit;
 
@@ -38,13 +40,15 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_READS: usize = 64;
 
 /// Serves one connection of the egress port to its end.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
+pub async fn serve(worker: Rc<Worker>, tcp: TcpStream) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let _enlisted = worker.enlist(&waker);
     let place = Place::take(&worker);
     let deadline = Deadline::new(worker.shared.settings.egress.head);
-    let mut conn = Conn { worker, tcp, peer, deadline, buffer: Vec::new() };
-    if place.0.shared.egress_connections.load(Ordering::Relaxed) > place.0.shared.settings.egress.max_connections {
+    let mut conn = Conn { worker, tcp, deadline, buffer: Vec::new() };
+    if place.0.shared.egress_connections.load(Ordering::Relaxed)
+        > place.0.shared.settings.egress.max_connections
+    {
         return busy(conn).await;
     }
     // A slow head is the client's own loss: nothing was asked for yet, so nothing is told but to an HTTP client.
@@ -54,6 +58,14 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     }
     if conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE) {
         return Box::pin(tls::serve(conn)).await;
+    }
+    while conn.buffer.len() < h2::PREFACE.len() && h2::PREFACE.starts_with(&conn.buffer) {
+        if !conn.read_some().await.unwrap_or(false) {
+            return;
+        }
+    }
+    if conn.buffer.starts_with(h2::PREFACE) {
+        return Box::pin(h2::serve(conn)).await;
     }
     relay::serve(conn).await;
 }
@@ -90,10 +102,10 @@ async fn busy(mut conn: Conn) {
     let mut visit = Visit::begin(&conn, if tls { EgressDoor::Tls } else { EgressDoor::Connect });
     visit.refused(&refusal);
     if tls {
-        conn.finish(&refuse::alert(refuse::INTERNAL_ERROR)).await;
+        conn.finish(&sni::alert(refuse::INTERNAL_ERROR)).await;
     } else {
         let answer = refuse::denied(&refusal, &visit);
-        conn.finish(&answer).await;
+        conn.finish(&answer.bytes()).await;
     }
 }
 
@@ -101,7 +113,6 @@ async fn busy(mut conn: Conn) {
 struct Conn {
     worker: Rc<Worker>,
     tcp: TcpStream,
-    peer: SocketAddr,
     deadline: Deadline,
     /// Bytes read and not used yet.
     buffer: Vec<u8>,
@@ -168,17 +179,23 @@ impl Conn {
     fn original(&self) -> Option<SocketAddr> {
         let socket = SockRef::from(&self.tcp);
         let local = self.tcp.local_addr().ok()?;
-        let found = if local.ip().to_canonical().is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+        let found = if local.ip().to_canonical().is_ipv4() {
+            socket.original_dst_v4()
+        } else {
+            socket.original_dst_v6()
+        };
         found.ok()?.as_socket().filter(|original| *original != local)
     }
+}
 
-    fn limits(&self, max_bytes: u64, expires_at: Option<u64>, now: u64) -> tunnel::Limits {
-        let settings = &self.worker.shared.settings.egress;
-        let granted = expires_at.map(|at| Duration::from_secs(at.saturating_sub(now)));
-        let lifetime = settings.lifetime.into_iter().chain(granted).min();
-        let bytes = if max_bytes == 0 { settings.max_bytes } else { max_bytes };
-        tunnel::Limits { idle: settings.idle, lifetime, bytes }
-    }
+/// What a tunnel under `passage` may use: an approval's end is the tunnel's, too.
+fn tunnel_limits(worker: &Worker, passage: &Passage) -> tunnel::Limits {
+    let settings = &worker.shared.settings.egress;
+    let now = unix_time().as_secs();
+    let granted = passage.expires_at().map(|at| Duration::from_secs(at.saturating_sub(now)));
+    let lifetime = settings.lifetime.into_iter().chain(granted).min();
+    let bytes = if passage.max_bytes() == 0 { settings.max_bytes } else { passage.max_bytes() };
+    tunnel::Limits { idle: settings.idle, lifetime, bytes }
 }
 
 /// Writes all of `bytes` within the deadline; `false` when the peer does not take them, or the router stops.

@@ -4,19 +4,22 @@
 mod exchange;
 mod request;
 
+use std::net::SocketAddr;
+
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor};
 use crate::net::conn::reset_on_drop;
-use crate::net::tunnel::{self, End};
-use crate::proxy::account::unix_time;
+use crate::net::tunnel;
+use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::visit::Visit;
-use crate::proxy::forward::{Conn, connect, refuse};
+use crate::proxy::forward::{Conn, connect, tunnel_limits};
+use crate::telemetry::metrics::EgressEnd;
 
-use exchange::{Exchange, Mode};
 pub use exchange::{Broke, Done};
+use exchange::{Exchange, Mode};
 use request::{Form, Problem, Request};
 
 /// A tunnel that turned out to carry HTTP.
@@ -35,15 +38,26 @@ pub struct Pinned {
 struct Kept {
     destination: Destination,
     upstream: TcpStream,
-    address: Option<std::net::SocketAddr>,
+    address: Option<SocketAddr>,
 }
 
 /// What comes after an exchange.
 enum Next {
     /// Another request may come, to the same destination perhaps.
     Request(Option<Kept>),
-    /// The connection is over.
-    Close,
+    /// The connection is over; this is the last answer, or nothing more.
+    Close(Option<Answer>),
+    /// Another protocol takes over.
+    Tunnel(Over),
+}
+
+/// A connection that another protocol takes over (RFC 9110 §7.8).
+struct Over {
+    upstream: TcpStream,
+    visit: Visit,
+    limits: tunnel::Limits,
+    /// What the destination has said behind its head.
+    rest: Vec<u8>,
 }
 
 /// Serves a connection that begins with HTTP. Its first bytes are in the buffer.
@@ -62,9 +76,9 @@ pub async fn serve(mut conn: Conn) {
             return Box::pin(connect::serve(conn, request.destination, request.trace)).await;
         }
         match Box::pin(one(&mut conn, request, kept.take())).await {
-            Ok(Next::Request(next)) => kept = next,
-            Ok(Next::Close) => return conn.finish(&[]).await,
-            Err(answer) => return conn.finish(&answer).await,
+            Next::Request(next) => kept = next,
+            Next::Close(last) => return close(conn, last).await,
+            Next::Tunnel(over) => return upgraded(conn, over).await,
         }
     }
 }
@@ -104,25 +118,16 @@ async fn refuse_problem(conn: Conn, problem: &Problem) {
             refuse::denied(refusal, &visit)
         }
     };
-    conn.finish(&answer).await;
+    close(conn, Some(answer)).await;
 }
 
-/// Serves one request; the error is the last answer on this connection.
-async fn one(conn: &mut Conn, request: Request, kept: Option<Kept>) -> Result<Next, Vec<u8>> {
+/// Serves one request.
+async fn one(conn: &mut Conn, request: Request, kept: Option<Kept>) -> Next {
     let mut visit = Visit::begin(conn, EgressDoor::Http);
     visit.trace(request.trace.as_deref());
-    let asked = Some((request.method.as_str(), request.path.as_str()));
-    let (passage, mut upstream, address) = match kept {
-        Some(kept) if kept.destination == request.destination && is_fresh(&kept.upstream) => {
-            let passage = visit.ask(&request.destination, asked).map_err(|r| refuse::denied(&r, &visit))?;
-            visit.reused(kept.address);
-            (passage, kept.upstream, kept.address)
-        }
-        _ => {
-            let (passage, upstream) = connect::leave(conn, &mut visit, &request.destination, asked).await?;
-            let address = upstream.peer_addr().ok();
-            (passage, upstream, address)
-        }
+    let (passage, mut upstream, address) = match open(conn, &mut visit, &request, kept).await {
+        Ok(opened) => opened,
+        Err(answer) => return Next::Close(Some(answer)),
     };
     let life = Life::new(conn, &passage);
     conn.consume(request.len);
@@ -130,32 +135,55 @@ async fn one(conn: &mut Conn, request: Request, kept: Option<Kept>) -> Result<Ne
     let done = exchange.run(life.until).await;
     visit.exchanged(&done);
     if let Some(broke) = done.broke {
-        return broken(&mut visit, &broke, done.answered, &upstream);
+        return Next::Close(broken(&mut visit, &broke, done.answered, &upstream));
     }
     if done.status == 101 {
-        return upgraded(conn, upstream, visit, &life, &done.rest).await;
+        return Next::Tunnel(Over { upstream, visit, limits: life.limits, rest: done.rest });
     }
-    let keep = request.keep && done.client_keeps && done.request_whole && !conn.worker.shared.is_draining();
-    if !keep {
-        return Ok(Next::Close);
+    if !(request.keep && done.client_keeps && done.request_whole) || conn.worker.shared.is_draining() {
+        return Next::Close(None);
     }
     let reusable = done.upstream_keeps && done.rest.is_empty();
-    Ok(Next::Request(reusable.then(|| Kept { destination: request.destination, upstream, address })))
+    Next::Request(reusable.then(|| Kept { destination: request.destination, upstream, address }))
 }
 
-/// What became of an exchange that broke: an answer where none had begun, else nothing but the end.
-fn broken(visit: &mut Visit, broke: &Broke, answered: bool, upstream: &TcpStream) -> Result<Next, Vec<u8>> {
-    reset_on_drop(upstream);
-    let Some(error) = broke.error() else { return Ok(Next::Close) };
-    if answered {
-        return Ok(Next::Close);
+/// Decides, and connects unless the destination of the request before is the same and still there.
+async fn open(
+    conn: &Conn,
+    visit: &mut Visit,
+    request: &Request,
+    kept: Option<Kept>,
+) -> Result<(Passage, TcpStream, Option<SocketAddr>), Answer> {
+    let asked = Some((request.method.as_str(), request.path.as_str()));
+    match kept {
+        Some(kept) if kept.destination == request.destination && is_fresh(&kept.upstream) => {
+            let passage = visit.ask(&request.destination, asked).map_err(|r| refuse::denied(&r, visit))?;
+            visit.reused(kept.address);
+            Ok((passage, kept.upstream, kept.address))
+        }
+        _ => {
+            let (passage, upstream) =
+                connect::leave(&conn.worker, visit, &request.destination, asked).await?;
+            let address = upstream.peer_addr().ok();
+            Ok((passage, upstream, address))
+        }
     }
-    let (status, answer) = match broke {
-        Broke::Malformed(what) => (400, refuse::malformed(400, what, visit)),
+}
+
+/// The answer to an exchange that broke: none where one had begun, or nobody is there to read it.
+fn broken(visit: &mut Visit, broke: &Broke, answered: bool, upstream: &TcpStream) -> Option<Answer> {
+    reset_on_drop(upstream);
+    let error = broke.error().filter(|_| !answered)?;
+    let answer = match broke {
+        Broke::Malformed(what) => refuse::malformed(400, what, visit),
         _ => refuse::failed(&error, visit),
     };
-    visit.status = status;
-    Err(answer)
+    visit.status = answer.status;
+    Some(answer)
+}
+
+async fn close(conn: Conn, last: Option<Answer>) {
+    conn.finish(&last.map(|answer| answer.bytes()).unwrap_or_default()).await;
 }
 
 /// Serves the requests inside a tunnel. They go on byte for byte; only their decisions are ours.
@@ -165,9 +193,9 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
     let over = loop {
         let request = match next(&mut conn, &form).await {
             Ok(Some(request)) => request,
-            Ok(None) => break Vec::new(),
+            Ok(None) => break None,
             Err(problem) => {
-                tunnel.end = crate::telemetry::metrics::EgressEnd::Denied;
+                tunnel.end = Some(EgressEnd::Complete);
                 return refuse_problem(conn, &problem).await;
             }
         };
@@ -176,7 +204,7 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
         let asked = Some((request.method.as_str(), request.path.as_str()));
         let passage = match visit.ask(&request.destination, asked) {
             Ok(passage) => passage,
-            Err(refusal) => break refuse::denied(&refusal, &visit),
+            Err(refusal) => break Some(refuse::denied(&refusal, &visit)),
         };
         visit.inside(&tunnel);
         let life = Life::new(&conn, &passage);
@@ -188,48 +216,37 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
         tunnel.sent += done.sent;
         tunnel.received += done.received;
         if let Some(broke) = &done.broke {
-            tunnel.end = broke.end();
-            break broken(&mut visit, broke, done.answered, &upstream).err().unwrap_or_default();
+            tunnel.end = Some(broke.end());
+            break broken(&mut visit, broke, done.answered, &upstream);
         }
         if done.status == 101 {
             // The tunnel's own account takes the rest.
-            visit.end = crate::telemetry::metrics::EgressEnd::Complete;
             drop(visit);
-            let _ = upgraded(&mut conn, upstream, tunnel, &life, &done.rest).await;
-            return;
+            return upgraded(conn, Over { upstream, visit: tunnel, limits: life.limits, rest: done.rest })
+                .await;
         }
-        tunnel.end = crate::telemetry::metrics::EgressEnd::Complete;
-        if !(request.keep && done.upstream_keeps && done.client_keeps && done.request_whole && done.rest.is_empty()) {
-            break Vec::new();
+        tunnel.end = Some(EgressEnd::Complete);
+        if !(request.keep
+            && done.upstream_keeps
+            && done.client_keeps
+            && done.request_whole
+            && done.rest.is_empty())
+        {
+            break None;
         }
     };
-    conn.finish(&over).await;
+    close(conn, over).await;
 }
 
-/// Moves the bytes of a protocol that took over the connection (RFC 9110 §7.8).
-async fn upgraded(
-    conn: &mut Conn,
-    mut upstream: TcpStream,
-    mut visit: Visit,
-    life: &Life,
-    rest: &[u8],
-) -> Result<Next, Vec<u8>> {
-    let early = std::mem::take(&mut conn.buffer);
-    conn.deadline.set_after(life.limits.idle);
-    let to_client = conn.write(rest).await;
-    let to_upstream = super::write_all(&conn.worker, &mut upstream, &early, &mut conn.deadline).await;
-    visit.sent += early.len() as u64;
-    if !to_client || !to_upstream {
-        visit.moved(&tunnel::Moved { sent: 0, received: 0, end: End::ClientReset });
-        return Ok(Next::Close);
+/// Moves the bytes of the protocol that took over.
+async fn upgraded(mut conn: Conn, over: Over) {
+    let Over { upstream, mut visit, limits, rest } = over;
+    conn.deadline.set_after(limits.idle);
+    if conn.write(&rest).await {
+        connect::pump(conn, upstream, visit, limits).await;
+    } else {
+        visit.end = Some(EgressEnd::ClientReset);
     }
-    let worker = std::rc::Rc::clone(&conn.worker);
-    let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_scratch(|scratch| use_it(scratch));
-    let stop = || worker.shared.is_killed();
-    let Some(tcp) = conn.take_socket() else { return Ok(Next::Close) };
-    let moved = tunnel::run(tcp, upstream, life.limits, &lend, &stop).await;
-    visit.moved(&moved);
-    Ok(Next::Close)
 }
 
 /// How long and how much a request may take.
@@ -240,7 +257,7 @@ struct Life {
 
 impl Life {
     fn new(conn: &Conn, passage: &Passage) -> Self {
-        let limits = conn.limits(passage.max_bytes(), passage.expires_at(), unix_time().as_secs());
+        let limits = tunnel_limits(&conn.worker, passage);
         Self { limits, until: limits.lifetime.map(|life| Instant::now() + life) }
     }
 }

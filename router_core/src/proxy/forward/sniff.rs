@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_http_or_tls_is_left_alone_at_its_first_byte() {
-        for bytes in [&b"\0"[..], b"x", b"SSH-2.0-OpenSSH\r\n", b"EHLO me\r\n", b"\x17\x03\x03", b"get / HTTP/1.1\r\n"] {
+        for bytes in
+            [&b"\0"[..], b"x", b"SSH-2.0-OpenSSH\r\n", b"EHLO me\r\n", b"\x17\x03\x03", b"get / HTTP/1.1\r\n"]
+        {
             assert_eq!(look(bytes, &host()), Look::Opaque, "{bytes:?}");
         }
     }
@@ -116,7 +118,10 @@ mod tests {
         ] {
             assert_eq!(look(bytes, &host()), want, "{bytes:?}");
         }
-        assert!(matches!(look(&[b"GET /".as_slice(), &[b'a'; LINE_BYTES]].concat(), &host()), Look::Refuse(..)));
+        assert!(matches!(
+            look(&[b"GET /".as_slice(), &[b'a'; LINE_BYTES]].concat(), &host()),
+            Look::Refuse(..)
+        ));
     }
 
     #[test]

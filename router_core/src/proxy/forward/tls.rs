@@ -5,7 +5,7 @@ use crate::ids::{Destination, EgressDoor, EgressReason};
 use crate::proxy::forward::connect;
 use crate::proxy::forward::sniff::malformed;
 use crate::proxy::forward::visit::Visit;
-use crate::proxy::forward::{Conn, refuse};
+use crate::proxy::forward::{Conn, refuse, tunnel_limits};
 use crate::wire::sni;
 
 /// The port where a connection was not redirected.
@@ -14,6 +14,7 @@ const HTTPS: u16 = 443;
 /// Serves a connection whose first byte begins a TLS record.
 pub async fn serve(mut conn: Conn) {
     let mut visit = Visit::begin(&conn, EgressDoor::Tls);
+    let strict = conn.worker.shared.settings.egress.strict_names;
     let port = conn.original().map_or(HTTPS, |original| original.port());
     let hello = loop {
         match sni::client_hello(&conn.buffer) {
@@ -33,7 +34,7 @@ pub async fn serve(mut conn: Conn) {
         }
     };
     let refusal = match &hello.server_name {
-        _ if hello.encrypted => Some(Refusal::new(
+        _ if hello.encrypted && strict => Some(Refusal::new(
             EgressReason::EncryptedHello,
             "egress-fronting",
             "the TLS client hello hides the server's name (ECH), so nobody can say where it goes".to_owned(),
@@ -54,14 +55,17 @@ pub async fn serve(mut conn: Conn) {
     }
     let Some(host) = hello.server_name else { return };
     let destination = Destination { host, port };
-    match connect::leave(&conn, &mut visit, &destination, None).await {
-        Ok((passage, upstream)) => connect::pump(conn, upstream, visit, &passage).await,
-        Err(_) if visit.is_denied() => conn.finish(&refuse::alert(refuse::ACCESS_DENIED)).await,
-        Err(_) => conn.finish(&refuse::alert(refuse::INTERNAL_ERROR)).await,
+    match connect::leave(&conn.worker, &mut visit, &destination, None).await {
+        Ok((passage, upstream)) => {
+            let limits = tunnel_limits(&conn.worker, &passage);
+            connect::pump(conn, upstream, visit, limits).await;
+        }
+        Err(_) if visit.is_denied() => conn.finish(&sni::alert(refuse::ACCESS_DENIED)).await,
+        Err(_) => conn.finish(&sni::alert(refuse::INTERNAL_ERROR)).await,
     }
 }
 
 async fn refused(conn: Conn, visit: &mut Visit, refusal: &Refusal, description: u8) {
     visit.refused(refusal);
-    conn.finish(&refuse::alert(description)).await;
+    conn.finish(&sni::alert(description)).await;
 }

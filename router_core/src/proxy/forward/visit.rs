@@ -36,14 +36,17 @@ pub struct Visit {
     established: Option<Duration>,
     /// Whether it counts as an open connection.
     open: bool,
+    /// Whether it happens inside a tunnel, which is counted by itself.
+    inside: bool,
     /// Sent to the client.
     pub status: u16,
     /// Bytes from the client to the destination.
     pub sent: u64,
     /// Bytes from the destination to the client.
     pub received: u64,
-    /// How it ended.
-    pub end: EgressEnd,
+    /// How it ended; `None` while the client can only have left.
+    pub end: Option<EgressEnd>,
+    denied: bool,
 }
 
 impl Visit {
@@ -70,10 +73,12 @@ impl Visit {
             address: None,
             established: None,
             open: false,
+            inside: false,
             status: 0,
             sent: 0,
             received: 0,
-            end: EgressEnd::ClientGone,
+            end: None,
+            denied: false,
         }
     }
 
@@ -100,7 +105,11 @@ impl Visit {
     }
 
     /// Asks the gate.
-    pub fn ask(&mut self, destination: &Destination, request: Option<(&str, &str)>) -> Result<Passage, Refusal> {
+    pub fn ask(
+        &mut self,
+        destination: &Destination,
+        request: Option<(&str, &str)>,
+    ) -> Result<Passage, Refusal> {
         self.destination = destination.to_string();
         if let Some((method, _)) = request {
             method.clone_into(&mut self.method);
@@ -131,7 +140,7 @@ impl Visit {
             EgressReason::Malformed => 400,
             _ => 403,
         };
-        self.end = EgressEnd::Denied;
+        self.denied = true;
         shared.metrics.egress_decided(self.door, refusal.reason);
         shared.metrics.denied(DenialKind::Egress);
         if refusal.reason != EgressReason::Slots && !self.destination.is_empty() {
@@ -151,20 +160,20 @@ impl Visit {
 
     /// Whether it was refused.
     pub fn is_denied(&self) -> bool {
-        self.end == EgressEnd::Denied
+        self.denied
     }
 
     /// Notes what the network did.
     pub fn broken(&mut self, error: &Error, status: u16) {
         self.status = status;
-        self.end = match error.kind() {
+        self.end = Some(match error.kind() {
             Kind::Upstream(Step::Resolve) => EgressEnd::ResolveFailed,
             Kind::Timeout(Step::Resolve) => EgressEnd::ResolveTimeout,
             Kind::Timeout(Step::Connect) => EgressEnd::ConnectTimeout,
             Kind::Upstream(Step::Connect) => EgressEnd::ConnectFailed,
             Kind::Timeout(_) => EgressEnd::Idle,
             _ => EgressEnd::UpstreamReset,
-        };
+        });
     }
 
     /// Notes that the destination is connected.
@@ -187,6 +196,7 @@ impl Visit {
     /// Notes that it happens inside a tunnel, which counts its bytes.
     pub fn inside(&mut self, tunnel: &Self) {
         self.address = tunnel.address;
+        self.inside = true;
     }
 
     /// Notes bytes that are no request.
@@ -194,7 +204,7 @@ impl Visit {
         self.reason = Some(EgressReason::Malformed);
         what.clone_into(&mut self.rule);
         self.status = status;
-        self.end = EgressEnd::Denied;
+        self.denied = true;
         self.worker.shared.metrics.egress_decided(self.door, EgressReason::Malformed);
     }
 
@@ -203,14 +213,14 @@ impl Visit {
         self.status = done.status;
         self.sent += done.sent;
         self.received += done.received;
-        self.end = done.broke.as_ref().map_or(EgressEnd::Complete, Broke::end);
+        self.end = Some(done.broke.as_ref().map_or(EgressEnd::Complete, Broke::end));
     }
 
     /// Notes what a tunnel moved and how it ended.
     pub fn moved(&mut self, moved: &tunnel::Moved) {
         self.sent += moved.sent;
         self.received += moved.received;
-        self.end = match moved.end {
+        self.end = Some(match moved.end {
             tunnel::End::Complete => EgressEnd::Complete,
             tunnel::End::ClientReset => EgressEnd::ClientReset,
             tunnel::End::UpstreamReset => EgressEnd::UpstreamReset,
@@ -218,17 +228,19 @@ impl Visit {
             tunnel::End::Lifetime => EgressEnd::Lifetime,
             tunnel::End::Bytes => EgressEnd::Bytes,
             tunnel::End::Drained => EgressEnd::Drained,
-        };
+        });
     }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
         let shared = &self.worker.shared;
+        let end = if self.denied { "denied" } else { self.end.map_or("client_gone", EgressEnd::name) };
         if self.open {
-            shared.metrics.tunnel_closed(self.sent, self.received, self.end);
-        } else {
-            shared.metrics.egress_ended(self.end);
+            let ended = self.end.unwrap_or(EgressEnd::ClientReset);
+            shared.metrics.tunnel_closed(self.sent, self.received, ended);
+        } else if let Some(failed) = self.end.filter(|_| !self.denied && !self.inside) {
+            shared.metrics.egress_failed(failed);
         }
         let before = if self.method.is_empty() { "" } else { ":" };
         let action = ["egress:", self.door.name(), ":", &self.destination, before, &self.method].concat();
@@ -249,7 +261,7 @@ impl Drop for Visit {
             sent_bytes: self.sent,
             received_bytes: self.received,
             address: &address,
-            end: self.end.name(),
+            end,
             ..Record::default()
         });
         if shared.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 && shared.is_draining() {

@@ -62,7 +62,9 @@ impl Broke {
             Self::Protocol(what) => {
                 Some(Error::new(Kind::Upstream(Step::Protocol), format!("the answer is no HTTP: {what}")))
             }
-            Self::Idle => Some(Error::new(Kind::Timeout(Step::Idle), "the destination said nothing for too long")),
+            Self::Idle => {
+                Some(Error::new(Kind::Timeout(Step::Idle), "the destination said nothing for too long"))
+            }
             Self::Lifetime => Some(Error::new(Kind::Timeout(Step::Total), "the exchange took too long")),
             Self::Bytes => Some(upstream("the exchange moved more bytes than its rule allows")),
             Self::Drained => Some(upstream("the router stops")),
@@ -203,11 +205,14 @@ impl<'c> Exchange<'c> {
             }
             // The answer may come before the request's end, so neither waits for the other.
             let up = self.poll_up(cx);
-            if let Poll::Ready(Ok(())) = self.poll_down(cx).map_err(|e| up_first(&up, e))? {
-                return Poll::Ready(None);
-            }
-            if let Poll::Ready(Err(broke)) = up {
-                return Poll::Ready(Some(broke));
+            let down = self.poll_down(cx);
+            match (up, down) {
+                (_, Poll::Ready(Ok(()))) => return Poll::Ready(None),
+                // A client that breaks its own request is the reason, whatever the destination made of it.
+                (Poll::Ready(Err(broke)), _) | (_, Poll::Ready(Err(broke))) => {
+                    return Poll::Ready(Some(broke));
+                }
+                _ => {}
             }
             if self.most > 0 && self.done.sent + self.done.received > self.most {
                 return Poll::Ready(Some(Broke::Bytes));
@@ -330,14 +335,6 @@ impl<'c> Exchange<'c> {
         };
         self.unread.drain(..used);
         Ok(true)
-    }
-}
-
-/// A client that breaks its own request is the reason, whatever the destination made of it.
-fn up_first(up: &Poll<Result<(), Broke>>, down: Broke) -> Broke {
-    match up {
-        Poll::Ready(Err(broke)) => broke.clone(),
-        _ => down,
     }
 }
 

@@ -177,12 +177,21 @@ fn rewrite(head: &RequestHead<'_>, target: &str, to: &Destination) -> Vec<u8> {
     out
 }
 
-const HOP: [&str; 7] =
-    ["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade", "http2-settings"];
+const HOP: [&str; 7] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "te",
+    "upgrade",
+    "http2-settings",
+];
 
 fn is_hop(head: &RequestHead<'_>, name: &str) -> bool {
-    let framing = name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding");
-    HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) || (!framing && head.fields.lists("connection", name))
+    let framing =
+        name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding");
+    HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop))
+        || (!framing && head.fields.lists("connection", name))
 }
 
 /// Appends a field line.
