@@ -48,7 +48,7 @@ enum Next {
     /// The connection is over; this is the last answer, or nothing more.
     Close(Option<Answer>),
     /// Another protocol takes over.
-    Tunnel(Over),
+    Tunnel(Box<Over>),
 }
 
 /// A connection that another protocol takes over (RFC 9110 §7.8).
@@ -78,7 +78,7 @@ pub async fn serve(mut conn: Conn) {
         match Box::pin(one(&mut conn, request, kept.take())).await {
             Next::Request(next) => kept = next,
             Next::Close(last) => return close(conn, last).await,
-            Next::Tunnel(over) => return upgraded(conn, over).await,
+            Next::Tunnel(over) => return upgraded(conn, *over).await,
         }
     }
 }
@@ -138,7 +138,7 @@ async fn one(conn: &mut Conn, request: Request, kept: Option<Kept>) -> Next {
         return Next::Close(broken(&mut visit, &broke, done.answered, &upstream));
     }
     if done.status == 101 {
-        return Next::Tunnel(Over { upstream, visit, limits: life.limits, rest: done.rest });
+        return Next::Tunnel(Box::new(Over { upstream, visit, limits: life.limits, rest: done.rest }));
     }
     if !(request.keep && done.client_keeps && done.request_whole) || conn.worker.shared.is_draining() {
         return Next::Close(None);

@@ -9,7 +9,7 @@ use crate::wire::sni;
 pub const TLS_HANDSHAKE: u8 = 0x16;
 /// Longest request line that is waited for; a longer first line is refused.
 const LINE_BYTES: usize = 16 * 1024;
-/// Methods that a server is likely to act on (RFC 9110 §9, RFC 5789, WebDAV's own are the same risk and rarer).
+/// Methods that a server is likely to act on (RFC 9110 §9, RFC 5789, `WebDAV`'s own are the same risk and rarer).
 const METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"PATCH ", b"OPTIONS ", b"TRACE ", b"CONNECT "];
 /// How HTTP/2 with prior knowledge begins (RFC 9113 §3.4).

@@ -74,6 +74,7 @@ impl Broke {
 
 /// What an exchange did.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is its own fact of the exchange")]
 pub struct Done {
     /// The answer's status; 0 when there was none.
     pub status: u16,
@@ -275,10 +276,8 @@ impl<'c> Exchange<'c> {
             if !self.unread.is_empty() && self.advance()? {
                 continue;
             }
-            let n = match ready!(poll_read(&self.conn.worker, self.upstream, &mut self.unread, cx)) {
-                Ok(n) => n,
-                Err(_) => return Poll::Ready(Err(Broke::Upstream)),
-            };
+            let read = ready!(poll_read(&self.conn.worker, self.upstream, &mut self.unread, cx));
+            let Ok(n) = read else { return Poll::Ready(Err(Broke::Upstream)) };
             self.done.received += n as u64;
             if n == 0 {
                 match &self.reply {
