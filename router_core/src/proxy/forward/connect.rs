@@ -1,8 +1,9 @@
 //! CONNECT over HTTP/1.1 (RFC 9110 §9.3.6): decide, dial, answer, look at the first bytes inside, move the rest.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -20,6 +21,8 @@ use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::EgressEnd;
 use crate::wire::sni;
 
+/// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open.
+const LONG: Duration = Duration::from_secs(10);
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
 
 /// Serves a CONNECT whose head has been taken from the buffer; what is left there belongs into the tunnel.
@@ -150,7 +153,7 @@ async fn heard(conn: &mut Conn, upstream: &TcpStream) -> Heard {
             Poll::Ready(_) => return Poll::Ready(Heard::Gone),
             Poll::Pending => {}
         }
-        if std::future::Future::poll(answered.as_mut(), cx).is_ready() {
+        if answered.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Heard::Upstream);
         }
         deadline.poll(cx).map(|()| Heard::Nobody)
@@ -167,11 +170,21 @@ pub async fn pump(mut conn: Conn, mut upstream: TcpStream, mut visit: Visit, lim
         return;
     }
     visit.sent += early.len() as u64;
-    let Conn { worker, tcp, .. } = conn;
+    let Conn { worker, tcp, mut deadline, .. } = conn;
     worker.give_buffer(early);
     let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_scratch(|scratch| use_it(scratch));
     let stop = || worker.shared.is_killed();
-    let moved = tunnel::run(tcp, upstream, limits, &lend, &stop).await;
+    let mut moving = std::pin::pin!(tunnel::run(tcp, upstream, limits, &lend, &stop));
+    deadline.set_after(LONG);
+    let mut told = false;
+    let moved = poll_fn(|cx| {
+        if !told && deadline.poll(cx).is_ready() {
+            told = true;
+            visit.goes_on();
+        }
+        moving.as_mut().poll(cx)
+    });
+    let moved = moved.await;
     visit.moved(&moved);
 }
 

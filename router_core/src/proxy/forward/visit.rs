@@ -232,16 +232,14 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
-    fn drop(&mut self) {
+impl Visit {
+    /// Notes that it is still under way, after long enough to matter.
+    pub fn goes_on(&self) {
+        self.audit("open");
+    }
+
+    fn audit(&self, end: &str) {
         let shared = &self.worker.shared;
-        let end = if self.denied { "denied" } else { self.end.map_or("client_gone", EgressEnd::name) };
-        if self.open {
-            let ended = self.end.unwrap_or(EgressEnd::ClientReset);
-            shared.metrics.tunnel_closed(self.sent, self.received, ended);
-        } else if let Some(failed) = self.end.filter(|_| !self.denied && !self.inside) {
-            shared.metrics.egress_failed(failed);
-        }
         let before = if self.method.is_empty() { "" } else { ":" };
         let action = ["egress:", self.door.name(), ":", &self.destination, before, &self.method].concat();
         let address = self.address.map(|a| a.ip().to_string()).unwrap_or_default();
@@ -264,6 +262,20 @@ impl Drop for Visit {
             end,
             ..Record::default()
         });
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let shared = &self.worker.shared;
+        let end = if self.denied { "denied" } else { self.end.map_or("client_gone", EgressEnd::name) };
+        if self.open {
+            let ended = self.end.unwrap_or(EgressEnd::ClientReset);
+            shared.metrics.tunnel_closed(self.sent, self.received, ended);
+        } else if let Some(failed) = self.end.filter(|_| !self.denied && !self.inside) {
+            shared.metrics.egress_failed(failed);
+        }
+        self.audit(end);
         if shared.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 && shared.is_draining() {
             shared.quiet.notify_all();
         }
