@@ -39,6 +39,8 @@ pub const STATUS_ERROR_BYTES: usize = 512;
 pub const MODEL_LABELS: usize = 64;
 /// Largest TLS client hello: post-quantum key shares take 2 KiB, and no client comes near four full records.
 pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
+/// Most extensions of a client hello: browsers send below 20, and IANA has some 70 kinds.
+pub const CLIENT_HELLO_EXTENSIONS: usize = 128;
 /// Addresses of one name that are looked at: more are no more reachable.
 pub const ADDRESSES: usize = 16;
 /// Rows of destinations that learn mode keeps: an agent's real ones are tens, a scan's are not worth keeping.
