@@ -23,6 +23,18 @@ pub const MODEL_BYTES: usize = 256;
 pub const TRACE_ID_BYTES: usize = 128;
 /// Largest policy file: an etcd object is at most 1.5 MiB.
 pub const POLICY_BYTES: usize = 2 * 1024 * 1024;
+/// Entries of one egress list: above any list that people review, small enough to compile in milliseconds.
+pub const EGRESS_ENDPOINTS: usize = 20_000;
+/// Rules of one egress list for one host and port: a decision looks at each of them.
+pub const EGRESS_RULES_PER_PLACE: usize = 64;
+/// Address blocks that one endpoint may grant: every address of a connection is held against each.
+pub const EGRESS_GRANTS: usize = 32;
+/// Methods of one endpoint: HTTP's registry has fewer than 40, most of them `WebDAV`'s.
+pub const EGRESS_METHODS: usize = 40;
+/// Longest method: the registry's longest has 17 letters.
+pub const EGRESS_METHOD_BYTES: usize = 32;
+/// Longest path prefix of an endpoint.
+pub const EGRESS_PREFIX_BYTES: usize = 1024;
 /// Largest value kept of `last_error` in the policy status, as the controller expects.
 pub const STATUS_ERROR_BYTES: usize = 512;
 /// Model labels in metrics before `other` takes the rest: dashboards stay readable, scrapes small.
