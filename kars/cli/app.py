@@ -25,13 +25,10 @@ COMMANDS = {
     "audit": ("kars.cli.audit:audit", "Check the audit log."),
     "policy": (
         "kars.cli.policy:policy",
-        "Check policy files before they are mounted, and make egress allowlists of what was recorded.",
+        "Check policy files, and make egress allowlists of what was recorded.",
     ),
     "egress": ("kars.cli.egress:egress", "Show and steer what this sandbox's router lets out."),
-    "why": (
-        "kars.cli.why:why",
-        "Explain a decision of the router: what was asked, which rule decided, and what would change it.",
-    ),
+    "why": ("kars.cli.why:why", "Explain a decision of the router."),
     "version": ("kars.cli.version:version", "Print the versions of kars and its core."),
 }
 

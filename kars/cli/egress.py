@@ -42,7 +42,10 @@ def egress() -> None:
 @recorded.router_option
 @output.option
 def status(router: str, form: str) -> None:
-    """Show the mode, the lists in force and their errors, and how much was learned and blocked."""
+    """Show the mode, the lists and their errors.
+
+    Also how much was learned and blocked.
+    """
     from kars.router import own
 
     blocklist = own.ask("GET", "/blocklist/status", own.Blocklist, router=router)
@@ -215,7 +218,10 @@ def print_row(row: own.Blocked, form: str) -> None:
 @recorded.router_option
 @output.option
 def allowlist(router: str, form: str) -> None:
-    """Show the hosts that may be reached, from the allowlist and from live approvals."""
+    """Show the hosts that may be reached.
+
+    They come from the allowlist and from live approvals.
+    """
     from kars.router import own
 
     answer = own.ask("GET", "/egress/allowlist", own.Allowlist, router=router)
@@ -232,9 +238,10 @@ def allowlist(router: str, form: str) -> None:
 @recorded.router_option
 @output.option
 def learn(switch: str, router: str, form: str) -> None:
-    """Turn learn mode on or off: whether what no list denies may leave, and is recorded.
+    """Turn learn mode on or off.
 
-    The change lasts as long as the router's process; EGRESS_MODE decides at its start.
+    In learn mode what no list denies may leave, and is recorded. The change lasts as long as the router's process;
+    EGRESS_MODE decides at its start.
     """
     from kars.router import own
 

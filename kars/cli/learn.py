@@ -28,7 +28,7 @@ Examples:
 @click.option("--collapse", is_flag=True, help="Join names below one domain into the domain where several were seen.")
 @click.option("--write", metavar="FILE", help="Write the allowlist to FILE; - prints the allowlist alone.")
 @click.option("--force", is_flag=True, help="Let --write replace a file.")
-@click.option("--diff", "current", type=click.Path(), help="Show what changes against this allowlist.json.")
+@click.option("--diff", "current", metavar="FILE", help="Show what changes against this allowlist.json.")
 @output.option
 def learn(
     *,
@@ -103,8 +103,8 @@ def entries(data: bytes) -> dict[str, object]:
     try:
         document = json.loads(data)
         listed = document["endpoints"]
-        named = [{"port": 443, **entry} for entry in listed]
-    except (ValueError, KeyError, TypeError) as error:
+        named = [{**entry, "port": entry.get("port", 443)} for entry in listed]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PolicyError("--diff: not an allowlist: no list of endpoints") from error
     return {json.dumps(entry, sort_keys=True): entry for entry in named}
 

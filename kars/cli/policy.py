@@ -30,7 +30,7 @@ files_argument = click.argument("files", nargs=-1, required=True, metavar="FILE.
 
 @click.group()
 def policy() -> None:
-    """Check policy files before they are mounted, and make egress allowlists of what was recorded."""
+    """Check policy files, and make egress allowlists of what was recorded."""
 
 
 @policy.command(epilog=EPILOG.format(command="validate"))

@@ -55,9 +55,10 @@ DOORS = {
 @click.option("--policy", type=click.Path(path_type=Path), help="Directory of the policy files; else the mounts here.")
 @output.option
 def why(decision: str, audit: Path | None, policy: Path | None, form: str) -> None:
-    """Explain a decision of the router: what was asked, which rule decided, and what would change it.
+    """Explain a decision of the router.
 
-    ID is the decision id that a denial names (16 hex digits); the audit log is read newest first.
+    Says what was asked, which rule decided, where that rule stands, and what would change the decision. ID is the
+    decision id that a denial names (16 hex digits); the audit log is read newest first.
     """
     from kars.errors import NotFoundError
     from kars.local import trail

@@ -19,6 +19,7 @@ DOORS = ("connect", "http", "tls", "fetch")
 MAX_ROWS = 100_000
 # Refusals by something else than the lists (a blocklist, the address guard, malformed bytes) stay whatever a list says.
 LIST_RULES = ("allowlist", "approval")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ def parse(data: bytes) -> list[Row]:
         return []
     try:
         whole = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return merged(lines(data))
     if isinstance(whole, list):
         return merged([row(item, f"row {number}") for number, item in enumerate(whole)])
@@ -88,7 +89,7 @@ def lines(data: bytes) -> list[Row]:
             continue
         try:
             item = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             if number == len(given):
                 break
             raise FailureError(f"recorded connections, line {number}: {error}") from error

@@ -106,7 +106,7 @@ def test_reading_a_file_that_is_not_there_is_not_found(tmp_path):
         load.read(str(tmp_path / "none.json"))
 
 
-class Compiled(tuple):
+class Compiled(tuple):  # noqa: SLOT001 - it carries problems beside its parts
     """What stands for a snapshot: kind and files, comparable."""
 
     def __new__(cls, *parts, problems=()):
