@@ -19,6 +19,8 @@ DOORS = ("connect", "http", "tls", "fetch")
 MAX_ROWS = 100_000
 # Refusals by something else than the lists (a blocklist, the address guard, malformed bytes) stay whatever a list says.
 LIST_RULES = ("allowlist", "approval")
+# What makes a row of its own: host, port, door, method, path, decision.
+Key = tuple[str, int, str, str, str, bool]
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -36,7 +38,7 @@ class Row(msgspec.Struct, frozen=True):
     allowed: bool = True
 
     @property
-    def key(self) -> tuple[str, int, str, str, str, bool]:
+    def key(self) -> Key:
         """What makes it a row of its own."""
         return self.host, self.port, self.door, self.method, self.path, self.allowed
 
@@ -112,32 +114,52 @@ def merged(rows: Iterable[Row]) -> list[Row]:
 
 
 def of_audit(records: Iterable[Mapping[str, object]]) -> list[Row]:
-    """Count the connections of audit records; what is no connection, or was refused by no list, is passed over."""
-    seen: dict[tuple[str, int, str, str, str, bool], Row] = {}
+    """Count the connections of audit records, oldest first; what is none, or was refused by no list, is passed over.
+
+    A tunnel that lives long is recorded while it does and again when it ends: that is one connection.
+    """
+    counts: dict[Key, Row] = {}
+    under_way: dict[object, Row] = {}
     for record in records:
         one = of_record(record)
         if one is None:
             continue
-        before = seen.get(one.key)
-        if before is not None:
-            seen[one.key] = msgspec.structs.replace(
-                before,
-                count=before.count + 1,
-                first_seen=min(before.first_seen, one.first_seen),
-                last_seen=max(before.last_seen, one.last_seen),
-            )
-        elif len(seen) < MAX_ROWS:
-            seen[one.key] = one
+        call = record.get("call")
+        told: Mapping[str, object] = call if isinstance(call, dict) else {}
+        decision = told.get("decision_id")
+        if told.get("end") == "open":
+            under_way[decision] = one
         else:
-            raise FailureError(f"the audit log names more than {MAX_ROWS} destinations", hint="copy a part of it aside")
-    return [seen[key] for key in sorted(seen)]
+            under_way.pop(decision, None)
+            count(one, counts)
+        if len(under_way) > MAX_ROWS:
+            count(under_way.pop(next(iter(under_way))), counts)
+    for one in under_way.values():
+        count(one, counts)
+    return [counts[key] for key in sorted(counts)]
+
+
+def count(one: Row, counts: dict[Key, Row]) -> None:
+    """Add one connection to the row of its destination."""
+    before = counts.get(one.key)
+    if before is not None:
+        counts[one.key] = msgspec.structs.replace(
+            before,
+            count=before.count + 1,
+            first_seen=min(before.first_seen, one.first_seen),
+            last_seen=max(before.last_seen, one.last_seen),
+        )
+    elif len(counts) < MAX_ROWS:
+        counts[one.key] = one
+    else:
+        raise FailureError(f"the audit log names more than {MAX_ROWS} destinations", hint="copy a part of it aside")
 
 
 def of_record(record: Mapping[str, object]) -> Row | None:
     """Make a row of one audit record."""
     asked = destination(str(record.get("action", "")))
-    inner = record.get("call")
-    rule = str(inner.get("rule", "")) if isinstance(inner, dict) else ""
+    call = record.get("call")
+    rule = str(call.get("rule", "")) if isinstance(call, dict) else ""
     allowed = record.get("decision") == "allow"
     if asked is None or not (allowed or rule.startswith(LIST_RULES)):
         return None
