@@ -109,6 +109,14 @@ def test_audit_records_are_counted_by_destination_and_decision():
     assert rows[1].last_seen - rows[1].first_seen == 60
 
 
+def test_a_tunnel_that_is_recorded_while_it_lives_is_one_connection():
+    said = [("open", "1"), ("open", "2"), ("complete", "3"), ("complete", "1")]
+    rows = recorded.of_audit(
+        audited("egress:connect:a.example:443", end=end, decision_id=number) for end, number in said
+    )
+    assert [row.count for row in rows] == [3]
+
+
 @pytest.mark.parametrize(
     "rule", ["blocklist.example", "address-guard", "egress-fronting", "EGRESS_MAX_CONNECTIONS", ""]
 )
