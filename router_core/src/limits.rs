@@ -1,5 +1,7 @@
 //! Every bound on what a peer controls, each with its reason.
 
+use std::time::Duration;
+
 /// Largest request or response head. Node, Envoy and nginx cap between 8 and 60 KiB; SDK heads with long
 /// bearer tokens and trace baggage stay below 16 KiB.
 pub const HEAD_BYTES: usize = 64 * 1024;
@@ -29,6 +31,20 @@ pub const MODEL_LABELS: usize = 64;
 pub const CLIENT_HELLO_BYTES: usize = 64 * 1024;
 /// Addresses of one name that are looked at: more are no more reachable.
 pub const ADDRESSES: usize = 16;
+/// Names whose addresses one thread remembers: an agent's real ones are tens, and a row is below 1 KiB.
+pub const RESOLVED_NAMES: usize = 1024;
+/// Names that one thread asks for at one time. One that nobody answers holds up to 16 sockets (two record types, two
+/// servers, four sendings), and the usual soft limit of open files is 1024.
+pub const LOOKUPS: usize = 64;
+/// Shortest and longest time that addresses are remembered: a burst of connections is one query, and a destination that
+/// moves is followed within minutes whatever its zone says.
+pub const RESOLVED_SHORTEST: Duration = Duration::from_secs(1);
+/// See [`RESOLVED_SHORTEST`].
+pub const RESOLVED_LONGEST: Duration = Duration::from_secs(300);
+/// Longest time that a missing name is remembered (RFC 2308 §5 allows hours): a service that was just made appears soon.
+pub const MISSING_LONGEST: Duration = Duration::from_secs(5);
+/// How long a failed resolution is remembered (RFC 9520 §3.2: at least one second), so that a dead server is not stormed.
+pub const FAILED_LOOKUP: Duration = Duration::from_secs(1);
 /// Rows of destinations that learn mode keeps: an agent's real ones are tens, a scan's are not worth keeping.
 pub const LEARNED_ROWS: usize = 4096;
 /// Rows of blocked destinations, and new ones that one source may add per minute (the reference's numbers).

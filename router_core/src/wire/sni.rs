@@ -25,3 +25,8 @@ pub fn begins(bytes: &[u8]) -> Option<bool> {
 pub fn client_hello(_bytes: &[u8]) -> Result<Option<ClientHello>> {
     Err(Error::bad_request("not a client hello"))
 }
+
+/// A fatal TLS alert in a record of its own, in the clear as before any handshake (RFC 8446 §6).
+pub fn alert(description: u8) -> [u8; 7] {
+    [0x15, 3, 3, 0, 2, 2, description]
+}
