@@ -2,6 +2,9 @@
 //! request, redirected TLS), the gate decides, the destination's addresses are classified, and exactly one of those is
 //! dialled.
 
+pub mod feeds;
+pub mod fetch;
+pub mod outbound;
 pub mod reach;
 
 use std::net::SocketAddr;
