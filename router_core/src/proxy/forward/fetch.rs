@@ -2,7 +2,7 @@
 
 mod ask;
 mod hop;
-mod redirect;
+pub mod redirect;
 
 use std::collections::BTreeMap;
 use std::future::{Future as _, poll_fn};
