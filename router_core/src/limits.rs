@@ -69,5 +69,27 @@ pub const BLOCKED_NEW_PER_MINUTE: usize = 100;
 pub const FEED_NAMES: usize = 1_000_000;
 /// See [`FEED_NAMES`].
 pub const FEED_BYTES: usize = 50 * 1024 * 1024;
+/// Memory that the kept copy of one feed may take where no directory can hold it: 400 000 names as they are written.
+pub const FEED_MEMORY_BYTES: usize = 8 * 1024 * 1024;
+/// Redirects that a feed may answer with: a mirror and its mirror.
+pub const FEED_REDIRECTS: u8 = 3;
+/// Largest body of a request to the egress routes, `/egress/fetch` aside: they hold one short member.
+pub const EGRESS_REQUEST_BYTES: usize = 64 * 1024;
+/// Largest `POST /egress/fetch` request (the reference's bound on every JSON body).
+pub const FETCH_REQUEST_BYTES: usize = 2 * 1024 * 1024;
+/// Content of a fetched answer that is passed on; the rest is cut off and said so (the reference's bound).
+pub const FETCH_BODY_BYTES: usize = 2_097_152;
+/// Longest URL to fetch: browsers and servers stop at 8 to 16 KiB.
+pub const FETCH_URL_BYTES: usize = 16 * 1024;
+/// Header fields that a fetch may bring, below what a head may have.
+pub const FETCH_FIELDS: usize = 64;
+/// Bytes of their names and values together, so that the head stays below [`HEAD_BYTES`].
+pub const FETCH_FIELD_BYTES: usize = 32 * 1024;
+/// Redirects that a fetch may follow.
+pub const FETCH_REDIRECTS: u8 = 5;
+/// Rows of one page of blocked destinations (the reference's number).
+pub const BLOCKED_PAGE: usize = 4096;
+/// Rows of the most blocked destinations (the reference's number).
+pub const BLOCKED_TOP: usize = 100;
 /// Calls that can hold a budget reservation at one time.
 pub const RESERVATIONS: usize = 8192;

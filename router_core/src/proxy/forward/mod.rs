@@ -4,6 +4,9 @@
 
 mod connect;
 mod h2;
+pub mod feeds;
+pub mod fetch;
+pub mod outbound;
 pub mod reach;
 mod refuse;
 mod relay;
