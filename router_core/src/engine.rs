@@ -726,7 +726,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Option<Door>, m
                 tokio::task::spawn_local(async move {
                     match door {
                         Some(door) => server::serve(worker, tcp, peer, door).await,
-                        None => forward::serve(worker, tcp, peer).await,
+                        None => forward::serve(worker, tcp).await,
                     }
                     drop(slot);
                 });
