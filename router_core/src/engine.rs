@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -172,6 +172,7 @@ impl Engine {
             audit,
             providers,
             tls,
+            egress_tls: OnceLock::new(),
             policy: Handle::default(),
             status: Status::default(),
             health: Health::default(),
@@ -722,7 +723,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Option<Door>, m
                 tokio::task::spawn_local(async move {
                     match door {
                         Some(door) => server::serve(worker, tcp, peer, door).await,
-                        None => forward::serve(worker, tcp, peer).await,
+                        None => forward::serve(worker, tcp).await,
                     }
                     drop(slot);
                 });

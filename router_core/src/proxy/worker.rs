@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::task::Waker;
 
 use arc_swap::ArcSwapOption;
@@ -38,6 +38,8 @@ pub struct Shared {
     pub providers: Vec<Provider>,
     /// TLS to upstreams; `None` when no upstream speaks TLS.
     pub tls: Option<Tls>,
+    /// TLS to what lies outside; loaded when it is first asked for.
+    pub egress_tls: OnceLock<Tls>,
     /// The policy in force.
     pub policy: Handle,
     /// What `/internal/policy-status` tells.
