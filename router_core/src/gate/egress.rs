@@ -206,24 +206,29 @@ impl Egress {
         }
         let list = self.blocklist.load();
         let Some(block) = list.check(&reach.destination.host) else { return Ok(()) };
-        let (rule, what) = match block {
+        let host = &reach.destination.host;
+        let lists =
+            "blocklists win over the allowlist: take the name off the list, or set BLOCKLIST_ENABLED=false";
+        let (rule, what, hint) = match block {
             Block::IpLiteral if listed => return Ok(()),
-            Block::IpLiteral => {
-                ("blocklist.ip-literal".to_owned(), "addresses without a name are".to_owned())
-            }
-            Block::TopLevel(domain) => (format!("blocklist.tld.{domain}"), format!("all of .{domain} is")),
-            Block::Listed(name) => (format!("blocklist.{name}"), format!("{name} is")),
-        };
-        Err(Refusal::new(
-            EgressReason::Blocklist,
-            &rule,
-            format!(
-                "Domain blocked by threat intelligence blocklist: {what} blocked ({})",
-                reach.destination.host
+            Block::IpLiteral => (
+                "blocklist.ip-literal".to_owned(),
+                format!("{host} is an address without a name, and those are blocked"),
+                format!(
+                    "connect by name, or write the endpoint {{\"host\":\"{host}\",...}} into the allowlist"
+                ),
             ),
-            "blocklists win over the allowlist; take the name off the list, or set BLOCKLIST_ENABLED=false"
-                .to_owned(),
-        ))
+            Block::TopLevel(domain) => (
+                format!("blocklist.tld.{domain}"),
+                format!("all of .{domain} is blocked ({host})"),
+                "set BLOCKLIST_ENABLED=false, which lifts every blocklist".to_owned(),
+            ),
+            Block::Listed(name) => {
+                (format!("blocklist.{name}"), format!("{name} is blocked ({host})"), lists.to_owned())
+            }
+        };
+        let message = format!("Domain blocked by threat intelligence blocklist: {what}");
+        Err(Refusal::new(EgressReason::Blocklist, &rule, message, hint))
     }
 }
 
