@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import final
 
-__all__ = ["CoreError", "Engine", "Snapshot", "probe", "settings_table", "verify_audit", "version"]
+__all__ = [
+    "CoreError",
+    "Engine",
+    "Snapshot",
+    "probe",
+    "replay_egress",
+    "settings_table",
+    "verify_audit",
+    "version",
+]
 
 class CoreError(Exception):
     """An error of the core; the text is for people and holds no secret."""
@@ -16,7 +25,7 @@ class Snapshot:
 
     @staticmethod
     def compile(kind: str, files: Sequence[tuple[str, bytes]]) -> Snapshot:
-        """Decode strictly and compile files of (name, bytes). Raises CoreError of kind `policy` that names the field."""
+        """Decode strictly and compile files of (name, bytes). Raises CoreError of kind `policy` naming the field."""
 
     @property
     def digest(self) -> str:
@@ -75,6 +84,9 @@ def verify_audit(directory: str) -> bytes:
 
 def probe(method: str, path: str, body: bytes | None, environment: bytes) -> tuple[int, bytes]:
     """Call this sandbox's own router; status and body."""
+
+def replay_egress(files: Sequence[tuple[str, bytes]], rows: bytes, now: int) -> bytes:
+    """Decide about recorded connections (a JSON list of rows) by egress lists; JSON list of rows with the decision."""
 
 def version() -> str:
     """Version of the core."""

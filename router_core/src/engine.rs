@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -172,6 +172,7 @@ impl Engine {
             audit,
             providers,
             tls,
+            egress_tls: OnceLock::new(),
             policy: Handle::default(),
             status: Status::default(),
             health: Health::default(),
@@ -225,7 +226,7 @@ impl Engine {
             let shared = Arc::clone(&self.shared);
             let phase = self.phase.subscribe();
             let egress = egress.iter_mut().filter_map(Vec::pop).collect();
-            let doors = Listeners { api, metrics: metrics.next(), egress };
+            let doors = Listeners { api, metrics: metrics.next(), egress, first: i == 0 };
             self.spawn(format!("kars-serve-{i}"), move || serve(shared, phase, doors))?;
         }
         self.spawn_keeper()?;
@@ -648,6 +649,8 @@ struct Listeners {
     api: TcpListener,
     metrics: Option<TcpListener>,
     egress: Vec<TcpListener>,
+    /// Whether this thread keeps the blocklist, too.
+    first: bool,
 }
 
 /// Binds the egress port: per address, a listener for each serving thread.
@@ -684,6 +687,7 @@ async fn accept_all(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>, door
         |listener, door, most| tokio::task::spawn_local(accept(Rc::clone(&worker), listener, door, most));
     let mut taken = vec![taking(doors.api, Some(Door::Api), share)];
     taken.extend(doors.egress.into_iter().map(|l| taking(l, None, Semaphore::MAX_PERMITS)));
+    taken.extend(doors.first.then(|| tokio::task::spawn_local(forward::feeds::refresh(Rc::clone(&worker)))));
     let probes = doors.metrics.map(|m| taking(m, Some(Door::Metrics), 64));
     loop {
         let now = *phase.borrow_and_update();
@@ -722,7 +726,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Option<Door>, m
                 tokio::task::spawn_local(async move {
                     match door {
                         Some(door) => server::serve(worker, tcp, peer, door).await,
-                        None => forward::serve(worker, tcp, peer).await,
+                        None => forward::serve(worker, tcp).await,
                     }
                     drop(slot);
                 });

@@ -1,6 +1,7 @@
 //! Decides which connections may leave the sandbox: blocklist, deny rules, allowlist and live approvals, else deny,
 //! or learn. Only [`Gate::admit_egress`](super::Gate::admit_egress) makes a [`Passage`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -164,6 +165,18 @@ impl Egress {
                 "mount allowlist.json at EGRESS_ALLOWLIST_DIR".to_owned(),
             ),
         })
+    }
+
+    /// Leave for the router's own reading of a blocklist feed, which no policy needs to list. `written` is the address
+    /// that the operator wrote as the feed's host: it is granted. A feed's name may lead to global addresses only.
+    pub fn admit_feed(&self, written: Option<IpAddr>) -> Passage {
+        Passage {
+            reason: EgressReason::Allowlist,
+            rule: "BLOCKLIST_FEEDS".to_owned(),
+            granted: written.map(Cidr::one).into_iter().collect(),
+            max_bytes: 0,
+            expires_at: None,
+        }
     }
 
     /// Notes a refusal in the table of blocked destinations. `host` is what the client named.

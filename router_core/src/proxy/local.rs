@@ -1,5 +1,7 @@
 //! Endpoints of the engine itself: health, metrics, policy status.
 
+pub mod egress;
+
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
