@@ -235,6 +235,15 @@ mod decoding {
             &[],
         );
         assert_eq!(twice.allowlist.endpoints.len(), 1);
+        let blocks = policy(
+            &list(
+                r#"{"host":"a","addresses":["10.0.0.1","10.0.0.2"]},{"host":"a","addresses":["10.0.0.2","10.0.0.1/32"]}"#,
+            ),
+            &[],
+        );
+        assert_eq!(blocks.allowlist.endpoints.len(), 1);
+        let text = list(r#"{"host":"a","addresses":["10.0.0.1"]},{"host":"a","addresses":["10.0.0.2"]}"#);
+        assert!(fault(&text).starts_with("endpoints[1]: repeats allowlist.endpoints[0] with other grants"));
         let text = list(r#"{"host":"b"},{"host":"a"},{"host":"A","maxBytes":5}"#);
         assert_eq!(
             fault(&text),
@@ -273,6 +282,7 @@ mod decoding {
             (r#""sandbox":"demo""#, r#""sandbox":"De mo""#, "sandbox: a sandbox name is"),
             (r#""sandbox":"demo","#, "", "sandbox: is required"),
             (r#""approvalName":"x""#, r#""approvalName":"""#, "approvalName: expected 1"),
+            (r#""approvalName":"x""#, r#""approvalName":"x y""#, "approvalName: has more than"),
             (r#""reason":"r","#, "", "reason: is required"),
             (r#""ticket":"T-1""#, r#""ticket":7"#, "ticket: expected a string"),
             (r#""port":443"#, r#""port":70000"#, "hosts[0].port: expected a whole number"),
@@ -287,6 +297,7 @@ mod decoding {
             let text = good.replace(from, to);
             assert_ne!(text, good);
             let error = Approval::compile("approval-x.json", text.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Policy);
             assert!(error.detail().starts_with(&format!("approval-x.json: {says}")), "{error}");
         }
     }
