@@ -26,7 +26,7 @@ class Snapshot:
 
     @staticmethod
     def compile(kind: str, files: Sequence[tuple[str, bytes]]) -> Snapshot:
-        """Decode strictly and compile files of (name, bytes). Raises CoreError of kind `policy` that names the field."""
+        """Decode strictly and compile files of (name, bytes). Raises CoreError of kind `policy` naming the field."""
 
     @property
     def digest(self) -> str:

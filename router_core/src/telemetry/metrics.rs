@@ -15,9 +15,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::Step;
+use crate::ids::{EgressDoor, EgressReason};
 
 use cells::{Cells, at};
-pub use labels::{DenialKind, Retry, Route, StreamEnd};
+pub use labels::{DenialKind, EgressEnd, Retry, Route, StreamEnd};
 pub use models::ModelLabel;
 use models::Models;
 
@@ -30,6 +31,7 @@ pub struct Metrics {
     models: Models,
     bundles: Mutex<Vec<Bundle>>,
     budgets: Mutex<[Budget; 3]>,
+    egress: Mutex<EgressFigures>,
     generation: AtomicU64,
     audit_records: AtomicU64,
     audit_dropped: AtomicU64,
@@ -65,6 +67,19 @@ pub struct Budget {
     pub reserved: u64,
 }
 
+/// The egress proxy's state as it stands.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct EgressFigures {
+    /// Names on the blocklist.
+    pub blocklist_names: u64,
+    /// Seconds since the blocklist's feeds were last read; `None`, and not exported, while none was.
+    pub blocklist_age: Option<u64>,
+    /// Rows that learn mode holds.
+    pub learned_rows: u64,
+    /// Whether learn mode is on.
+    pub learns: bool,
+}
+
 /// What is known of one kind of policy bundle.
 #[derive(Debug, Clone)]
 struct Bundle {
@@ -85,6 +100,7 @@ impl Metrics {
             models: Models::new(),
             bundles: Mutex::default(),
             budgets: Mutex::default(),
+            egress: Mutex::default(),
             generation: AtomicU64::new(0),
             audit_records: AtomicU64::new(0),
             audit_dropped: AtomicU64::new(0),
@@ -160,6 +176,40 @@ impl Metrics {
         self.cells.add(at::DENIALS + kind.index(), 1);
     }
 
+    /// Counts a decision about a connection that asked to leave; the reason tells whether it may.
+    pub fn egress_decided(&self, door: EgressDoor, reason: EgressReason) {
+        self.cells.add(at::EGRESS_DECISIONS + labels::decision_index(door, reason), 1);
+    }
+
+    /// Counts the time from leave to a connected socket.
+    pub fn egress_dialled(&self, took: Duration) {
+        self.cells.mine().observe(at::EGRESS_DIAL, &cells::DIAL_BUCKETS_US, took);
+    }
+
+    /// Counts a connection that was let out and got no socket.
+    pub fn egress_failed(&self, end: EgressEnd) {
+        self.cells.add(at::EGRESS_ENDS + end.index(), 1);
+    }
+
+    /// Counts a connection that leaves; pairs with [`Self::tunnel_closed`].
+    pub fn tunnel_opened(&self) {
+        self.cells.add(at::EGRESS_CONNECTIONS, 1);
+    }
+
+    /// Counts the end of a connection that left, and its bytes to and from the destination.
+    pub fn tunnel_closed(&self, sent: u64, received: u64, end: EgressEnd) {
+        let cells = self.cells.mine();
+        cells.sub(at::EGRESS_CONNECTIONS, 1);
+        cells.add(at::EGRESS_SENT, sent);
+        cells.add(at::EGRESS_RECEIVED, received);
+        cells.add(at::EGRESS_ENDS + end.index(), 1);
+    }
+
+    /// Connections that leave at this moment.
+    pub fn tunnels(&self) -> u64 {
+        self.cells.level(at::EGRESS_CONNECTIONS)
+    }
+
     /// Counts a broken invariant of ours.
     pub fn bug(&self) {
         self.cells.add(at::BUGS, 1);
@@ -208,6 +258,11 @@ impl Metrics {
     /// Sets the budget gauges: hour, day, month. For the scrape.
     pub fn set_budgets(&self, budgets: [Budget; 3]) {
         *self.budgets.lock().unwrap_or_else(PoisonError::into_inner) = budgets;
+    }
+
+    /// Sets the gauges of the egress proxy. For the scrape.
+    pub fn set_egress(&self, figures: EgressFigures) {
+        *self.egress.lock().unwrap_or_else(PoisonError::into_inner) = figures;
     }
 
     /// Sets the audit log's own counts. For the scrape.

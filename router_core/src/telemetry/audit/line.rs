@@ -23,6 +23,7 @@ pub(super) fn call(record: &Record<'_>, lost: u64, lines: &mut String) {
         (",\"policy\":\"", record.policy),
         (",\"model\":\"", record.model),
         (",\"provider\":\"", record.provider),
+        (",\"address\":\"", record.address),
         (",\"end\":\"", record.end),
     ] {
         if !text.is_empty() {
@@ -38,6 +39,8 @@ pub(super) fn call(record: &Record<'_>, lost: u64, lines: &mut String) {
         (",\"latency_us\":", record.latency_us),
         (",\"first_byte_us\":", record.first_byte_us),
         (",\"attempts\":", record.attempts.into()),
+        (",\"sent_bytes\":", record.sent_bytes),
+        (",\"received_bytes\":", record.received_bytes),
         (",\"lost\":", lost),
     ] {
         if number != 0 {

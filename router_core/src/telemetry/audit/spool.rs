@@ -4,6 +4,9 @@
 //! filler skips the rest of the ring where it would not fit. A record is staged when `HEAD` moves past it, which is
 //! stored after all of its bytes, and done when `TAIL` moves past it, after its line was written. The checksum and
 //! the sequence number in each record matter only after a power loss, when pages come back in any order.
+//!
+//! A record's length word tells its form, so that a spool left by an older build is read, and an older build takes ours
+//! for unreadable and counts them as lost.
 
 use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -24,7 +27,7 @@ const PAGE: usize = 4096;
 const CAPACITY: usize = 1024 * 1024;
 /// Most bytes that [`Spool::pending`] hands out at a time: the lock is held while they are copied.
 const BATCH: usize = 16 * 1024;
-/// `kars`, `spol`, and the version of this layout.
+/// `kars`, `spol`, and the version of the ring's layout; records have a [`Form`] of their own.
 const MAGIC: u64 = u64::from_be_bytes(*b"karsspl1");
 const WORD_MAGIC: usize = 0;
 const WORD_TAIL: usize = 8;
@@ -36,9 +39,23 @@ const FRAME: usize = 24;
 const FILLER: u64 = u64::MAX;
 
 /// Numbers in a record, each of 8 bytes, before its strings.
-const NUMBERS: usize = 7;
+const NUMBERS: usize = 9;
 /// Strings in a record, each after its length in 2 bytes.
-const TEXTS: usize = 9;
+const TEXTS: usize = 10;
+/// Where in its length word a record's form stands.
+const FORM_SHIFT: u32 = 48;
+const LENGTH_MASK: u64 = (1 << FORM_SHIFT) - 1;
+/// The form that is written.
+const FORM: u64 = Form::Egress as u64;
+
+/// Which members a record has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Seven numbers and nine strings: those of calls.
+    Calls = 0,
+    /// Two numbers and a string more: bytes both ways and the address dialled.
+    Egress = 1,
+}
 
 /// The ring.
 #[derive(Debug)]
@@ -207,8 +224,9 @@ impl Spool {
         }
         let padding = padded - payload;
         put([0_u8; 8].get(..padding).unwrap_or(&[]));
-        let sum = checksum(payload as u64, seq, space.get(FRAME..).unwrap_or(&[]));
-        for (word, value) in space.chunks_exact_mut(8).zip([payload as u64, seq, sum]) {
+        let length = FORM << FORM_SHIFT | payload as u64;
+        let sum = checksum(length, seq, space.get(FRAME..).unwrap_or(&[]));
+        for (word, value) in space.chunks_exact_mut(8).zip([length, seq, sum]) {
             word.copy_from_slice(&value.to_le_bytes());
         }
     }
@@ -267,16 +285,31 @@ pub(super) fn records(batch: &[u8]) -> impl Iterator<Item = (Staged<'_>, usize)>
     std::iter::from_fn(move || {
         let (frame, after) = rest.split_at_checked(FRAME)?;
         let mut words = frame.chunks_exact(8).map(word);
-        let (length, seq, sum) = (words.next()?, words.next()?, words.next()?);
-        let length = usize::try_from(length).ok().filter(|length| *length <= CAPACITY)?;
+        let (word, seq, sum) = (words.next()?, words.next()?, words.next()?);
+        let form = Form::read(word >> FORM_SHIFT)?;
+        let length = usize::try_from(word & LENGTH_MASK).ok().filter(|length| *length <= CAPACITY)?;
         let (payload, after) = after.split_at_checked(length.next_multiple_of(8))?;
-        if checksum(length as u64, seq, payload) != sum {
+        if checksum(word, seq, payload) != sum {
             return None;
         }
-        let record = decode(payload.get(..length)?)?;
+        let record = decode(form, payload.get(..length)?)?;
         rest = after;
         Some((Staged { seq, record }, FRAME + payload.len()))
     })
+}
+
+impl Form {
+    fn read(number: u64) -> Option<Self> {
+        [Self::Calls, Self::Egress].into_iter().find(|form| *form as u64 == number)
+    }
+
+    /// Numbers in its records.
+    fn numbers(self) -> usize {
+        match self {
+            Self::Calls => NUMBERS - 2,
+            Self::Egress => NUMBERS,
+        }
+    }
 }
 
 fn place(position: u64) -> usize {
@@ -303,6 +336,8 @@ fn parts<'a>(record: &Record<'a>) -> ([u64; NUMBERS], [&'a str; TEXTS]) {
         record.latency_us,
         record.first_byte_us,
         small,
+        record.sent_bytes,
+        record.received_bytes,
     ];
     let texts = [
         record.agent,
@@ -314,12 +349,13 @@ fn parts<'a>(record: &Record<'a>) -> ([u64; NUMBERS], [&'a str; TEXTS]) {
         record.model,
         record.provider,
         record.end,
+        record.address,
     ];
     (numbers, texts.map(cut))
 }
 
-fn decode(payload: &[u8]) -> Option<Record<'_>> {
-    let (numbers, mut rest) = payload.split_at_checked(NUMBERS * 8)?;
+fn decode(form: Form, payload: &[u8]) -> Option<Record<'_>> {
+    let (numbers, mut rest) = payload.split_at_checked(form.numbers() * 8)?;
     let mut numbers = numbers.chunks_exact(8).map(word);
     let mut number = || numbers.next();
     let mut text = || {
@@ -350,6 +386,10 @@ fn decode(payload: &[u8]) -> Option<Record<'_>> {
     record.model = text()?;
     record.provider = text()?;
     record.end = text()?;
+    if form == Form::Egress {
+        (record.sent_bytes, record.received_bytes) = (number()?, number()?);
+        record.address = text()?;
+    }
     Some(record)
 }
 

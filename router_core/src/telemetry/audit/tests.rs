@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
+use crate::telemetry::mapped::mix;
 
 /// 2026-01-02T03:04:05.678Z.
 const NOW_MS: u64 = 1_767_323_045_678;
@@ -35,9 +36,9 @@ fn record(n: u64) -> Record<'static> {
         estimated: true,
         latency_us: 5678,
         first_byte_us: 910,
-        sent_bytes: 0,
-        received_bytes: 0,
-        address: "",
+        sent_bytes: 1112,
+        received_bytes: 131_415,
+        address: "93.184.216.34",
         attempts: 2,
         end: "complete",
     }
@@ -82,8 +83,9 @@ fn writes_the_references_members_and_ours() {
             "call": {
                 "at": "2026-01-02T03:04:05.678Z", "decision_id": "0000000000000abc", "trace_id": "t-1",
                 "rule": "inference-policy/tokenBudget.dailyTokens", "policy": "sha256:ab", "model": "gpt-4o",
-                "provider": "azure", "end": "complete", "status": 200, "input_tokens": 12, "output_tokens": 34,
-                "latency_us": 5678, "first_byte_us": 910, "attempts": 2, "estimated": true,
+                "provider": "azure", "address": "93.184.216.34", "end": "complete", "status": 200,
+                "input_tokens": 12, "output_tokens": 34, "latency_us": 5678, "first_byte_us": 910, "attempts": 2,
+                "sent_bytes": 1112, "received_bytes": 131_415, "estimated": true,
             },
         })
     );
@@ -94,6 +96,7 @@ fn writes_the_references_members_and_ours() {
     assert_eq!(lines[1]["record_hash"], sha(&format!("{}{}", sha(bodies[0]), bodies[1])));
     assert_eq!(lines[1]["prev_hash"], hash);
     assert_eq!(lines[1]["call"], json!({"at": "2026-01-02T03:04:05.678Z"}));
+    assert!(text.contains("\"provider\":\"azure\",\"address\":\"93.184.216.34\","), "beside the provider");
     assert!(!text.contains(": ") && !text.contains(", "), "lines are compact");
 }
 
@@ -452,6 +455,59 @@ fn a_damaged_spool_is_never_written_out() {
     }
 }
 
+/// A spool with one record as the layout of `form` has it, made by hand.
+fn spool_of_form(form: u64, seq: u64, numbers: &[u64], texts: &[&str]) -> Vec<u8> {
+    let mut payload: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    for text in texts {
+        payload.extend(u16::try_from(text.len()).unwrap().to_le_bytes());
+        payload.extend(text.as_bytes());
+    }
+    let length = form << 48 | payload.len() as u64;
+    payload.resize(payload.len().next_multiple_of(8), 0);
+    let words = payload.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+    let sum = mix(seq, std::iter::once(length).chain(words));
+    let mut file = vec![0; 4096];
+    let head = 24 + payload.len() as u64;
+    for (word, value) in [(0, u64::from_be_bytes(*b"karsspl1")), (8, 0), (16, head), (24, seq + 1)] {
+        file[word * 8..word * 8 + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    for word in [length, seq, sum] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend(payload);
+    file
+}
+
+#[test]
+fn a_spool_of_an_older_build_is_written_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = 2 << 32 | 200 << 8 | 1;
+    let old = spool_of_form(
+        0,
+        0,
+        &[NOW_MS, 0xabc, 12, 34, 5678, 910, small],
+        &["agent", "act", "allow", "rule", "t-1", "sha256:ab", "gpt-4o", "azure", "complete"],
+    );
+    fs::write(dir.path().join("spool"), old).unwrap();
+    log_of(&dir, [record(2)]);
+    let lines = lines(&dir);
+    assert_eq!((sound(&dir).records, sound(&dir).lost), (2, 0));
+    assert_eq!((&lines[0]["action"], &lines[0]["call"]["end"]), (&json!("act"), &json!("complete")));
+    assert_eq!((&lines[0]["call"]["attempts"], &lines[0]["call"]["sent_bytes"]), (&json!(2), &Value::Null));
+    assert_eq!(lines[1]["call"]["sent_bytes"], 1112);
+}
+
+#[test]
+fn a_spool_of_a_newer_build_costs_what_was_staged_and_its_loss_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    log_of(&dir, [record(0)]);
+    let newer = spool_of_form(2, 1, &[NOW_MS; 12], &["agent"; 12]);
+    fs::write(dir.path().join("spool"), newer).unwrap();
+    log_of(&dir, [record(2)]);
+    let report = sound(&dir);
+    assert_eq!((report.lost, report.last_seq), (1, Some(2)));
+}
+
 /// Appends until it is killed, telling after each; does nothing in a normal run of the tests.
 #[test]
 fn child_that_is_killed() {
@@ -534,7 +590,7 @@ proptest! {
 
     /// Strings come from peers: whatever they hold, a line stays one line, reads back as they were, and verifies.
     #[test]
-    fn any_strings_are_kept_whole(texts in prop::collection::vec(any::<String>(), 9), nonsense in "[\"\\\\\n\r\t\0|]{0,20}") {
+    fn any_strings_are_kept_whole(texts in prop::collection::vec(any::<String>(), 10), nonsense in "[\"\\\\\n\r\t\0|]{0,20}") {
         let dir = tempfile::tempdir().unwrap();
         let audit = Audit::open(Some(dir.path()), &nonsense).unwrap();
         let written = Record {
@@ -548,6 +604,7 @@ proptest! {
             model: &texts[6],
             provider: &texts[7],
             end: &texts[8],
+            address: &texts[9],
             ..Record::default()
         };
         audit.append(&written);
@@ -560,7 +617,7 @@ proptest! {
         prop_assert_eq!(line["agent_id"].as_str().unwrap(), &texts[0]);
         prop_assert_eq!(line["action"].as_str().unwrap(), &texts[1]);
         prop_assert_eq!(line["decision"].as_str().unwrap(), &nonsense);
-        let names = ["rule", "trace_id", "policy", "model", "provider", "end"];
+        let names = ["rule", "trace_id", "policy", "model", "provider", "end", "address"];
         for (name, text) in names.iter().zip(&texts[3..]) {
             prop_assert_eq!(&call(name), text);
         }

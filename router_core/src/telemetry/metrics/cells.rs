@@ -13,6 +13,9 @@ pub(super) const FIRST_BYTE_BUCKETS_US: [u64; 12] = [
     5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
     30_000_000,
 ];
+/// Upper bounds of `kars_egress_dial_seconds`, in microseconds: from the same node to addresses that are all tried.
+pub(super) const DIAL_BUCKETS_US: [u64; 12] =
+    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000];
 
 /// More shards than this help no sidecar; each costs its cells.
 const MAX_SHARDS: usize = 16;
@@ -20,7 +23,7 @@ const MAX_SHARDS: usize = 16;
 /// Where everything lies in a shard.
 pub(super) mod at {
     use super::super::labels;
-    use super::{FIRST_BYTE_BUCKETS_US, LATENCY_BUCKETS_US};
+    use super::{DIAL_BUCKETS_US, FIRST_BYTE_BUCKETS_US, LATENCY_BUCKETS_US};
     use crate::limits::MODEL_LABELS;
 
     // Calls that succeeded and calls that failed come first in a model's cells.
@@ -40,7 +43,13 @@ pub(super) mod at {
     pub(in super::super) const IN_FLIGHT: usize = BUGS + 1;
     pub(in super::super) const CONNECTIONS: usize = IN_FLIGHT + 1;
     pub(in super::super) const LABELS_DROPPED: usize = CONNECTIONS + 1;
-    pub(in super::super) const CELLS: usize = LABELS_DROPPED + 1;
+    pub(in super::super) const EGRESS_DECISIONS: usize = LABELS_DROPPED + 1;
+    pub(in super::super) const EGRESS_ENDS: usize = EGRESS_DECISIONS + labels::DECISIONS;
+    pub(in super::super) const EGRESS_DIAL: usize = EGRESS_ENDS + labels::EgressEnd::ALL.len();
+    pub(in super::super) const EGRESS_CONNECTIONS: usize = EGRESS_DIAL + DIAL_BUCKETS_US.len() + 2;
+    pub(in super::super) const EGRESS_SENT: usize = EGRESS_CONNECTIONS + 1;
+    pub(in super::super) const EGRESS_RECEIVED: usize = EGRESS_SENT + 1;
+    pub(in super::super) const CELLS: usize = EGRESS_RECEIVED + 1;
 
     pub(in super::super) const fn model(index: usize) -> usize {
         index * MODEL_CELLS

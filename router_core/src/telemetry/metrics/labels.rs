@@ -1,7 +1,7 @@
 //! The closed sets that label values come from.
 
 use crate::error::Step;
-use crate::ids::Operation;
+use crate::ids::{EgressDoor, EgressReason, Operation};
 
 /// Which endpoint a request met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +216,83 @@ impl DenialKind {
             Self::Other => "other",
         }
     }
+}
+
+/// How a connection of the egress proxy ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EgressEnd {
+    /// Both sides ended in good order.
+    Complete,
+    /// The client broke off.
+    ClientReset,
+    /// The destination broke off.
+    UpstreamReset,
+    /// Nothing moved for too long.
+    Idle,
+    /// It lived too long.
+    Lifetime,
+    /// It moved too much.
+    Bytes,
+    /// The router stopped.
+    Drained,
+    /// Its name could not be resolved.
+    ResolveFailed,
+    /// Its name was not resolved in time.
+    ResolveTimeout,
+    /// None of its addresses could be reached.
+    ConnectFailed,
+    /// None of its addresses answered in time.
+    ConnectTimeout,
+}
+
+impl EgressEnd {
+    /// All ends, in the order of their metric label values.
+    pub const ALL: [Self; 11] = [
+        Self::Complete,
+        Self::ClientReset,
+        Self::UpstreamReset,
+        Self::Idle,
+        Self::Lifetime,
+        Self::Bytes,
+        Self::Drained,
+        Self::ResolveFailed,
+        Self::ResolveTimeout,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+    ];
+
+    /// The end of this name, as a tunnel's end names itself.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|end| end.name() == name)
+    }
+
+    /// The name in metrics and audit records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientReset => "client_reset",
+            Self::UpstreamReset => "upstream_reset",
+            Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
+            Self::Bytes => "bytes",
+            Self::Drained => "drained",
+            Self::ResolveFailed => "resolve_failed",
+            Self::ResolveTimeout => "resolve_timeout",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+        }
+    }
+
+    pub(super) fn index(self) -> usize {
+        position(&Self::ALL, self)
+    }
+}
+
+/// Number of pairs of a door and a reason.
+pub(super) const DECISIONS: usize = EgressDoor::ALL.len() * EgressReason::ALL.len();
+
+pub(super) fn decision_index(door: EgressDoor, reason: EgressReason) -> usize {
+    position(&EgressDoor::ALL, door) * EgressReason::ALL.len() + position(&EgressReason::ALL, reason)
 }
 
 /// Statuses with a series of their own. Upstreams choose the status, so the set is closed: others count with

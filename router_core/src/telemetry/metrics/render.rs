@@ -5,10 +5,11 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::cells::{self, Cells, at};
-use super::labels::{self, DenialKind, Retry, Route, STEPS, StreamEnd};
+use super::labels::{self, DenialKind, EgressEnd, Retry, Route, STEPS, StreamEnd};
 use super::process::Figures;
-use super::{Budget, Bundle, Metrics};
+use super::{Budget, Bundle, EgressFigures, Metrics};
 use crate::error::Step;
+use crate::ids::{EgressDoor, EgressReason};
 
 /// Appends everything.
 pub(super) fn all(metrics: &Metrics, out: &mut String) {
@@ -16,6 +17,9 @@ pub(super) fn all(metrics: &Metrics, out: &mut String) {
     inference(metrics, &mut text);
     http(&metrics.cells, &mut text);
     upstream(metrics, &mut text);
+    egress(&metrics.cells, &mut text);
+    let figures = *metrics.egress.lock().unwrap_or_else(PoisonError::into_inner);
+    egress_state(&figures, &mut text);
     let bundles = metrics.bundles.lock().unwrap_or_else(PoisonError::into_inner).clone();
     policy(&bundles, &mut text);
     let budgets = *metrics.budgets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,6 +186,47 @@ fn upstream(metrics: &Metrics, text: &mut Text<'_>) {
             text.sample(name, &[("sandbox", &metrics.sandbox), ("reason", retry.name())], count);
         }
     }
+}
+
+fn egress(cells: &Cells, text: &mut Text<'_>) {
+    let name = "kars_egress_decisions_total";
+    text.family(name, "counter", "Connections that asked to leave, by door, decision and reason.");
+    for door in EgressDoor::ALL {
+        for reason in EgressReason::ALL {
+            let count = cells.total(at::EGRESS_DECISIONS + labels::decision_index(door, reason));
+            if count > 0 {
+                let decision = if reason.allows() { "allow" } else { "deny" };
+                let labels = [("door", door.name()), ("decision", decision), ("reason", reason.name())];
+                text.sample(name, &labels, count);
+            }
+        }
+    }
+    let open = cells.level(at::EGRESS_CONNECTIONS);
+    text.single("kars_egress_connections", "gauge", "Connections that leave, open now.", open);
+    let name = "kars_egress_bytes_total";
+    text.family(name, "counter", "Bytes of ended connections, to and from their destinations.");
+    text.sample(name, &[("direction", "sent")], cells.total(at::EGRESS_SENT));
+    text.sample(name, &[("direction", "received")], cells.total(at::EGRESS_RECEIVED));
+    text.by_label(
+        ("kars_egress_ends_total", "Connections that were let out, by how they ended.", "reason"),
+        EgressEnd::ALL.into_iter().map(|end| (end.name(), cells.total(at::EGRESS_ENDS + end.index()))),
+    );
+    let name = "kars_egress_dial_seconds";
+    text.family(name, "histogram", "Time from the decision to a connected socket.");
+    text.histogram(name, &[], cells, at::EGRESS_DIAL, &cells::DIAL_BUCKETS_US);
+}
+
+fn egress_state(figures: &EgressFigures, text: &mut Text<'_>) {
+    let names = figures.blocklist_names;
+    text.single("kars_blocklist_names", "gauge", "Names on the blocklist in force.", names);
+    if let Some(age) = figures.blocklist_age {
+        let help = "Seconds since the blocklist's feeds were read.";
+        text.single("kars_blocklist_age_seconds", "gauge", help, age);
+    }
+    let help = "Destinations that learn mode holds.";
+    text.single("kars_egress_learned_rows", "gauge", help, figures.learned_rows);
+    let help = "1 while learn mode lets unlisted connections pass.";
+    text.single("kars_egress_learn_mode", "gauge", help, u8::from(figures.learns));
 }
 
 fn policy(bundles: &[Bundle], text: &mut Text<'_>) {
