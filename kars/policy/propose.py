@@ -11,7 +11,7 @@ from kars.errors import from_core
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """An `allowlist.json`, sorted, one endpoint per line; and what it leaves out, because only a person can grant it."""
+    """An `allowlist.json`, sorted, one endpoint per line; and what it leaves out, as only a person can grant it."""
 
     text: str
     left_out: list[str]

@@ -189,6 +189,7 @@ fn probe(
 
 /// Judge recorded connections by egress lists; a JSON list of the rows with what is decided about each.
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "what is extracted from Python is owned")]
 fn replay_egress(py: Python<'_>, files: Vec<(String, Vec<u8>)>, rows: &[u8], now: u64) -> PyResult<Vec<u8>> {
     let files: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (&**name, &**data)).collect();
     let judged = py.detach(|| egress::replay_files(&files, rows, now));

@@ -212,7 +212,7 @@ impl<'n> Fields<'n> {
 }
 
 /// The file's own text, cut, so that an error stays one readable line.
-pub(super) fn shown(text: &str) -> String {
+fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 

@@ -13,13 +13,15 @@ use super::{Allowlist, Approval, Rule};
 use crate::error::{Error, Result};
 use crate::ids::{Host, SandboxName};
 use crate::limits;
-use crate::policy::document::{self, Fields, Node, shown, wrong};
+use crate::policy::document::{self, Fields, Node, wrong};
 use crate::wire::address::{Cidr, Class, classify};
 
 /// Kubernetes keeps integers as int64, so nothing above can have come through the API server.
 const MOST_BYTES: u64 = i64::MAX as u64;
 /// Longest text for people: a reason, a ticket, a comment.
 const TEXT_BYTES: usize = 4096;
+/// Longest name of an approval: that of a resource in Kubernetes.
+const NAME_BYTES: usize = 253;
 /// Longest host as written: a DNS name, with `*.` before and a dot behind it.
 const HOST_BYTES: usize = 256;
 
@@ -54,7 +56,7 @@ pub(super) fn allowlist(bytes: &[u8]) -> Result<Allowlist> {
 }
 
 pub(super) fn approval(file: &str, bytes: &[u8]) -> Result<Approval> {
-    let file = shown(file);
+    let file: String = file.chars().take(NAME_BYTES + 16).flat_map(char::escape_debug).collect();
     let decode = || {
         let root = document::read(bytes)?;
         let root = Root::open(&root, APPROVAL, &[])?;
@@ -63,7 +65,10 @@ pub(super) fn approval(file: &str, bytes: &[u8]) -> Result<Approval> {
             |key: &str, most| fields.text(key, 1..=most)?.ok_or_else(|| fields.wrong(key, "is required"));
         let sandbox = SandboxName::parse(required("sandbox", 63)?);
         let sandbox = sandbox.map_err(|e| fields.wrong("sandbox", e.detail()))?.as_str().to_owned();
-        let name = shown(required("approvalName", 253)?);
+        let name = required("approvalName", NAME_BYTES)?;
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+            return Err(fields.wrong("approvalName", "has more than letters, digits, '-', '.' and '_'"));
+        }
         required("reason", TEXT_BYTES)?;
         fields.text("ticket", 0..=TEXT_BYTES)?;
         let effective_at = moment(fields, "effectiveAt")?;
@@ -77,7 +82,7 @@ pub(super) fn approval(file: &str, bytes: &[u8]) -> Result<Approval> {
         if hosts.is_empty() {
             return Err(fields.wrong("hosts", "is empty, so nothing is approved"));
         }
-        Ok(Approval { name, sandbox, effective_at, expires_at, hosts, written })
+        Ok(Approval { name: name.to_owned(), sandbox, effective_at, expires_at, hosts, written })
     };
     decode().map_err(|e: Error| in_file(&file, &e))
 }
@@ -151,7 +156,7 @@ impl Section<'_> {
             let what = (endpoint.host.clone(), endpoint.port, endpoint.shape.clone());
             let same = *known.entry(what).or_insert(endpoints.len());
             if let Some(earlier) = endpoints.get(same) {
-                if earlier.rule.exceeds(&endpoint.rule) || endpoint.rule.exceeds(&earlier.rule) {
+                if !earlier.rule.grants_as(&endpoint.rule) {
                     let text =
                         format!("repeats {} with other grants, so it is never used", earlier.rule.path);
                     return Err(wrong(&path, &text));
