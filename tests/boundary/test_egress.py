@@ -2,6 +2,8 @@
 
 import json
 import threading
+import urllib.error
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,6 +11,7 @@ import pytest
 
 from kars import _core
 from kars.errors import PolicyError
+from kars.local import follow, tour, trail
 from kars.policy import kinds, publish, recorded
 from kars.policy.propose import proposal
 from kars.policy.recorded import Row
@@ -250,3 +253,20 @@ def test_a_snapshot_tells_which_approvals_it_passes_over():
     snapshot = _core.Snapshot.compile("EgressApproval", files)
     assert ["approval-b.json" in problem for problem in snapshot.problems] == [True]
     assert _core.Snapshot.compile("EgressApproval", []).problems == []
+
+
+def test_the_demo_lets_its_model_server_be_reached_through_the_proxy_and_nothing_unlisted(tmp_path):
+    port, egress, metrics, model = tour.choose(24443, 24444)
+    with tour.Tour(port=port, egress_port=egress, model_port=model, metrics_port=metrics, state=tmp_path) as running:
+        running.start()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": running.proxy()}))
+        with opener.open(f"http://127.0.0.1:{model}/v1/models", timeout=10) as answer:
+            assert json.load(answer)["object"] == "list"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            opener.open("http://example.com/", timeout=10)
+        with refused.value as error:
+            assert (error.code, "to allow it: " in error.read().decode()) == (403, True)
+    lines = [follow.line(record, colour=False) for record in trail.records(tmp_path / "audit", holding=b'"egress:')]
+    assert len(lines) == 2
+    assert "bytes" in lines[0]
+    assert "deny" in lines[1]
