@@ -43,8 +43,8 @@ print(c.messages.create(model='demo', max_tokens=64, messages=[dict(role='user',
     -d '{{"model":"demo","max_tokens":100000,"messages":[{{"role":"user","content":"hello"}}]}}'
 
   # the only way out: what the allowlist does not name is refused and explained; the model server is named
-  curl -sS -x {proxy} https://example.com/
-  curl -sS -x {proxy} http://example.com/
+  curl -si -x {proxy} https://example.com/
+  curl -s -x {proxy} http://example.com/
   curl -s -x {proxy} {model}/v1/models
   ADMIN_TOKEN={token} ROUTER_PORT={port} {kars} egress blocked
   {kars} why --audit {audit} --policy {egress} ID     # the decision id that a refusal names

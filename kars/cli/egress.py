@@ -66,12 +66,10 @@ def status(router: str, form: str) -> None:
         }
         output.document("EgressStatus", fields)
         return
-    rows = [
-        ("mode", f"{mode(blocklist.learn_mode)}{' (everything that no list denies may leave)' * blocklist.learn_mode}")
-    ]
+    rows = [("mode", mode(blocklist.learn_mode) + (": what no list denies may leave" if blocklist.learn_mode else ""))]
     rows += [(label, bundle_text(lists.get(kind))) for kind, label in EGRESS_KINDS.items()]
     rows += [
-        ("hosts", str(allowlist.count)),
+        ("hosts", f"{allowlist.count} may be reached"),
         ("blocklist", f"{blocklist.domain_count} names" if blocklist.enabled else "off"),
         ("learned", f"{blocklist.learned_domains} hosts"),
         ("blocked", f"{blocked.total} destinations lately"),

@@ -46,10 +46,11 @@ def learn(
     Only connections that were let pass count. The result is compiled as the router would; nothing is put in force.
     """
     from kars.policy import kinds, load, publish
-    from kars.policy.propose import propose
+    from kars.policy.propose import proposal
 
     rows = [row for row in recorded.rows(source, audit, router) if row.allowed]
-    text = propose(rows, collapse=collapse)
+    proposed = proposal(rows, collapse=collapse)
+    text = proposed.text
     publish.compile_bundle(kinds.ALLOWLIST, [(kinds.ALLOWLIST.file, text.encode())])
     change = None if current is None else difference(load.read(current), text.encode())
     if write is not None and write != "-":
@@ -58,11 +59,14 @@ def learn(
         import msgspec
 
         fields = {"rows": msgspec.to_builtins(rows), "allowlist": json.loads(text)}
+        fields["leftOut"] = proposed.left_out
         output.document("EgressProposal", fields if change is None else {**fields, "diff": change})
     elif write == "-":
         click.echo(text.rstrip("\n"))
     else:
         show(rows, text, change, write)
+    for words in proposed.left_out:
+        click.echo(f"left out: {output.plain(words)}", err=True)
 
 
 def show(rows: list[Row], text: str, change: dict[str, list[object]] | None, write: str | None) -> None:

@@ -74,9 +74,7 @@ def bundle(paths: tuple[Path, ...]) -> list[tuple[str, bytes]]:
     approvals: list[Path] = []
     for path in paths:
         if path.is_dir():
-            lists += [path / name for name in load.find(str(path), kinds.ALLOWLIST) if not kinds.APPROVAL.takes(name)][
-                :1
-            ]
+            lists += [path / name for name in load.find(str(path), kinds.ALLOWLIST)[:1]]
             approvals += [path / name for name in load.find(str(path), kinds.APPROVAL)]
         elif not path.exists():
             raise NotFoundError(f"{path}: no such file or directory")
@@ -87,7 +85,7 @@ def bundle(paths: tuple[Path, ...]) -> list[tuple[str, bytes]]:
         raise UsageError(f"one allowlist is needed, not {len(lists)} ({found})", hint="approvals only add to it")
     files = [(kinds.ALLOWLIST.file, load.read(str(lists[0])))]
     publish.compile_bundle(kinds.ALLOWLIST, files)
-    extra = [(path.name, load.read(str(path))) for path in approvals]
+    extra = sorted((path.name, load.read(str(path))) for path in approvals)
     for problem in publish.compile_bundle(kinds.APPROVAL, extra).problems:
         click.echo(f"passed over: {problem}", err=True)
     return files + extra

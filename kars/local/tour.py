@@ -38,14 +38,9 @@ POLICY = {
 
 
 def allowlist(model_port: int) -> dict[str, object]:
-    """Make the demo's way out: the model server, whose address no rule but an explicit one reaches, and one website."""
-    return {
-        "schemaVersion": 2,
-        "endpoints": [
-            {"host": "127.0.0.1", "port": model_port, "addresses": ["127.0.0.1/32"]},
-            {"host": "docs.python.org", "port": 443},
-        ],
-    }
+    """Make the demo's way out: one website, and the model server, whose address nothing but its own rule grants."""
+    endpoints = [{"host": "docs.python.org", "port": 443}, {"host": "127.0.0.1", "port": model_port}]
+    return {"schemaVersion": 1, "endpoints": endpoints}
 
 
 class Tour:

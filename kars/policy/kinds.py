@@ -2,7 +2,8 @@
 
 `file` is the name that enters the digest, whatever the mounted file is called, so that the controller and the
 router agree on the digest byte for byte; a kind without one is made of many files, each under its own name.
-`prefix` and `suffix` pick the files of a directory; of a kind that is one file, the first in sort order counts.
+`prefix` and `suffix` pick the files of a directory, without those that `besides` begins, which are another kind's; of a
+kind that is one file, the first in sort order counts.
 """
 
 from __future__ import annotations
@@ -11,21 +12,26 @@ from __future__ import annotations
 class Kind:
     """One kind of bundle: its name in the policy status, its file's canonical name and how to find its files."""
 
-    __slots__ = ("file", "name", "prefix", "suffix")
+    __slots__ = ("besides", "file", "name", "prefix", "suffix")
 
-    def __init__(self, name: str, *, file: str = "", prefix: str = "", suffix: str = ".json") -> None:
+    def __init__(
+        self, name: str, *, file: str = "", prefix: str = "", besides: str = ".", suffix: str = ".json"
+    ) -> None:
         self.name = name
         self.file = file
         self.prefix = prefix
+        self.besides = besides
         self.suffix = suffix
 
     def takes(self, name: str) -> bool:
         """Whether a file of this name belongs to the bundle; hidden ones are the kubelet's work in progress."""
-        return name.startswith(self.prefix) and name.endswith(self.suffix) and not name.startswith(".")
+        begins = name.startswith(self.prefix) and not name.startswith((".", self.besides))
+        return begins and name.endswith(self.suffix)
 
 
 INFERENCE = Kind("InferencePolicy", file="inference-policy.json")
-ALLOWLIST = Kind("EgressAllowlist", file="allowlist.json")
+# Where both share a directory, an approval must not be taken for the allowlist that is not there.
+ALLOWLIST = Kind("EgressAllowlist", file="allowlist.json", besides="approval-")
 APPROVAL = Kind("EgressApproval", prefix="approval-")
 
 # In the order of publishing: approvals only add to an allowlist, so that comes first.

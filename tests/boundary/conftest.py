@@ -24,6 +24,8 @@ class Router:
         self.port = ports.free(21000 + os.getpid() % 1000)
         self.policy = state / "policy"
         self.audit = state / "audit"
+        self.egress = state / "egress"
+        self.egress_port = ports.free(23000 + os.getpid() % 1000)
         self.policy.mkdir()
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -34,6 +36,11 @@ class Router:
             "ADMIN_TOKEN": TOKEN,
             "INFERENCE_POLICY_DIR": str(self.policy),
             "INFERENCE_POLICY_WATCH_INTERVAL": "0.1",
+            "FORWARD_PROXY_BIND": "127.0.0.1",
+            "FORWARD_PROXY_PORT": str(self.egress_port),
+            "EGRESS_ALLOWLIST_DIR": str(self.egress),
+            "EGRESS_APPROVAL_DIR": str(self.egress),
+            "EGRESS_LEARNED_PATH": str(state / "egress-learned.jsonl"),
             "KARS_AUDIT_DIR": str(self.audit),
             "TOKEN_BUDGET_PERSIST_PATH": str(state / "budgets.json"),
             "OPENAI_BASE_URL": "http://127.0.0.1:1/v1",
@@ -81,11 +88,31 @@ class Router:
         fresh.write_text(policy if isinstance(policy, str) else json.dumps(policy))
         fresh.replace(self.policy / "inference-policy.json")
 
-    def policy_status(self):
+    def write_egress(self, name, content):
+        """Put an egress list in place in one step; None takes it away."""
+        self.egress.mkdir(exist_ok=True)
+        if content is None:
+            (self.egress / name).unlink()
+            return
+        fresh = self.egress / ".fresh"
+        fresh.write_text(content if isinstance(content, str) else json.dumps(content))
+        fresh.replace(self.egress / name)
+
+    def policy_status(self, kind="InferencePolicy"):
         status, body = self.get("/internal/policy-status", token=TOKEN)
         assert status == 200
         rows = json.loads(body)["entries"]
-        return next((row for row in rows if row["kind"] == "InferencePolicy"), None)
+        return next((row for row in rows if row["kind"] == kind), None)
+
+    def through(self, url, **headers):
+        """Ask for a plain HTTP resource through the egress proxy: status, headers, body."""
+        client = http.client.HTTPConnection("127.0.0.1", self.egress_port, timeout=15)
+        try:
+            client.request("GET", url, headers=headers)
+            answer = client.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read().decode()
+        finally:
+            client.close()
 
     def cli(self, *arguments):
         """Run `kars` in this router's environment."""

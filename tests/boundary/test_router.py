@@ -97,7 +97,7 @@ def test_sigterm_ends_it_with_the_cold_server_running(router, token):
 
 def test_a_port_in_use_is_told_in_one_line(router):
     one = router(policy={})
-    one.environment |= {"KARS_AUDIT_DIR": "", "TOKEN_BUDGET_PERSIST_PATH": ""}
+    one.environment |= {"KARS_AUDIT_DIR": "", "TOKEN_BUDGET_PERSIST_PATH": "", "EGRESS_LEARNED_PATH": ""}
     done = one.cli("router")
     assert done.returncode == 2
     assert "ROUTER_PORT" in done.stderr

@@ -206,15 +206,16 @@ def test_a_table_is_aligned():
 def proposer(monkeypatch):
     """Play the proposer and the compiler: one endpoint per host and port."""
 
-    def propose(rows, *, collapse=False):
+    def proposal(rows, *, collapse=False):
         endpoints = sorted({(row.host, row.port) for row in rows})
         if collapse:
             endpoints = [("example", 443)]
         listed = [{"host": host, "port": port} for host, port in endpoints]
-        return json.dumps({"schemaVersion": 1, "endpoints": listed}, indent=2) + "\n"
+        text = json.dumps({"schemaVersion": 1, "endpoints": listed}, indent=2) + "\n"
+        return types.SimpleNamespace(text=text, left_out=["10.0.0.1:80: a private address"])
 
     module = types.ModuleType("kars.policy.propose")
-    module.propose = propose
+    module.proposal = proposal
     monkeypatch.setitem(sys.modules, "kars.policy.propose", module)
     compiled = types.SimpleNamespace(digest="sha256:ab", problems=[])
 
@@ -230,10 +231,11 @@ def proposer(monkeypatch):
 @pytest.mark.usefixtures("proposer", "router")
 class TestLearn:
     def test_the_table_and_the_allowlist_are_shown(self, run):
-        status, out, _ = run("policy", "learn")
+        status, out, err = run("policy", "learn")
         assert status == 0
         assert ["b.example", "80", "http", "GET", "/v1/*", "9", "-", "-"] in [line.split() for line in out.splitlines()]
         assert '"host": "b.example"' in out
+        assert "10.0.0.1:80" in err
 
     def test_it_is_written_alone_or_to_a_file_and_no_file_is_lost(self, run, tmp_path):
         target = tmp_path / "allowlist.json"

@@ -122,3 +122,22 @@ def test_a_process_that_ends_while_watching_is_an_error(running):
     with pytest.raises(UnavailableError, match="status 9"):
         running.watch(shown.append, colour=False)
     assert len(shown) == 1
+
+
+def test_a_connection_that_leaves_shows_its_bytes_and_cannot_steer_the_terminal():
+    record = {
+        **RECORD,
+        "action": "egress:connect:evil\x1b[2J.example:443",
+        "call": {"status": 200, "sent_bytes": 517, "received_bytes": 12_345_678, "latency_us": 5600},
+    }
+    shown = follow.line(record, colour=False)
+    assert "517+12M bytes" in shown
+    assert "tokens" not in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (9999, "9999"), (10_000, "10k"), (12_345_678, "12M"), (10**15, "1000T")]
+)
+def test_bytes_are_short(value, text):
+    assert follow.size(value) == text

@@ -178,6 +178,12 @@ class TestPublishing:
             ("clear", "EgressAllowlist"),
         ]
 
+    def test_an_approval_is_never_taken_for_a_missing_allowlist(self, fake_engine, tmp_path):
+        (tmp_path / "approval-a.json").write_text("{}")
+        engine = fake_engine(directories={"EgressAllowlist": str(tmp_path)})
+        publish.publish_all(engine)
+        assert engine.calls == [("clear", "EgressAllowlist")]
+
     def test_without_approvals_they_are_cleared(self, fake_engine, tmp_path):
         (tmp_path / "other.json").write_text("{}")
         engine = fake_engine(directories={"EgressApproval": str(tmp_path)})

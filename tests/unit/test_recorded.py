@@ -25,6 +25,7 @@ def line(**changes):
         line(),
         b"[" + line() + b"]",
         line() + b"\n",
+        b'{"kars":"egress-learned","version":1}\n' + line(listed=True) + b"\n",
         b'{"learn_mode":true,"count":1,"domains":["a.example"],"connections":[' + line() + b'],"dropped":0,"new":1}',
     ],
 )
@@ -42,6 +43,7 @@ def test_an_older_router_tells_hosts_only():
 
 
 def test_nothing_is_no_row():
+    assert recorded.parse(b'{"kars":"egress-learned","version":1}\n') == []
     assert recorded.parse(b" \n") == recorded.parse(b'{"domains":[]}') == []
 
 
