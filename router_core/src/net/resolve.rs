@@ -120,16 +120,16 @@ impl Resolver {
 
     /// What the hosts file or the name servers say, and how long that holds.
     async fn ask(&self, name: &str) -> (Found, Duration) {
-        let system = match self.system() {
-            Ok(system) => system,
-            Err(e) => return (Err(failed(name, &e)), limits::FAILED_LOOKUP),
-        };
         if self.servers.is_empty() {
             let local = self.files.hosts(name);
             if !local.is_empty() {
                 return (Ok(in_turn(&local)), limits::RESOLVED_SHORTEST);
             }
         }
+        let system = match self.system() {
+            Ok(system) => system,
+            Err(e) => return (Err(failed(name, &e)), limits::FAILED_LOOKUP),
+        };
         let mut exists = false;
         let mut longest = limits::MISSING_LONGEST;
         let mut asked = 0_usize;

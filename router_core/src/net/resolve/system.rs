@@ -46,9 +46,9 @@ impl Files {
 #[derive(Debug)]
 pub(super) struct System {
     pub(super) servers: Servers,
-    search: Vec<Name>,
+    pub(super) search: Vec<Name>,
     modified: Option<SystemTime>,
-    checked: Cell<Option<Instant>>,
+    pub(super) checked: Cell<Option<Instant>>,
 }
 
 impl System {
@@ -142,4 +142,38 @@ fn base(word: &str) -> Option<Name> {
     let mut name = Name::from_ascii(word).ok().filter(|name| !name.is_root())?;
     name.set_fqdn(true);
     Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolv_conf_gives_servers_and_the_last_search_list() {
+        let text = "# by hand\ndomain first.example\nsearch ns.svc.cluster.local. svc.cluster.local\n\
+            nameserver 10.96.0.10\n; nameserver 192.0.2.1\nnameserver 2001:db8::53 # second\n\
+            nameserver fe80::1%eth0\noptions ndots:5 timeout:1\nnonsense";
+        let (servers, search) = resolv(text);
+        assert_eq!(servers, ["10.96.0.10:53".parse().unwrap(), "[2001:db8::53]:53".parse().unwrap()]);
+        let search: Vec<String> = search.iter().map(Name::to_string).collect();
+        assert_eq!(search, ["ns.svc.cluster.local.", "svc.cluster.local."]);
+    }
+
+    #[test]
+    fn a_resolv_conf_counts_as_far_as_its_bounds() {
+        let text = "nameserver 192.0.2.1\n".repeat(9) + "search" + &" a.example".repeat(99);
+        let (servers, search) = resolv(&text);
+        assert_eq!((servers.len(), search.len()), (NAME_SERVERS, SEARCH_LIST));
+        assert_eq!(resolv("nameserver\nsearch .\nsearch ..\nnameserver dns.example"), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_hosts_file_gives_every_address_of_a_name_and_of_its_other_spellings() {
+        let text = "127.0.0.1 localhost\n\n10.0.0.5\tapi.example.com  API2.example.com. # ours\n\
+            #10.0.0.6 api.example.com\n::5 api.example.com\nnonsense api.example.com\n10.0.0.7";
+        let found = |name| hosts(text, name);
+        assert_eq!(found("api.example.com"), ["10.0.0.5".parse::<IpAddr>().unwrap(), "::5".parse().unwrap()]);
+        assert_eq!(found("api2.example.com"), ["10.0.0.5".parse::<IpAddr>().unwrap()]);
+        assert!(found("ours").is_empty() && found("example.com").is_empty());
+    }
 }

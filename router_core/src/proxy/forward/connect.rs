@@ -162,19 +162,11 @@ async fn heard(conn: &mut Conn, upstream: &TcpStream) -> Heard {
 }
 
 /// Moves bytes until the tunnel ends; what was read from the client already goes first.
-pub async fn pump(mut conn: Conn, mut upstream: TcpStream, mut visit: Visit, limits: tunnel::Limits) {
-    let early = std::mem::take(&mut conn.buffer);
-    conn.deadline.set_after(conn.worker.shared.settings.egress.idle);
-    if !early.is_empty() && !write_all(&conn.worker, &mut upstream, &early, &mut conn.deadline).await {
-        visit.end = Some(EgressEnd::UpstreamReset);
-        return;
-    }
-    visit.sent += early.len() as u64;
-    let Conn { worker, tcp, mut deadline, .. } = conn;
-    worker.give_buffer(early);
-    let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_scratch(|scratch| use_it(scratch));
+pub async fn pump(conn: Conn, upstream: TcpStream, mut visit: Visit, limits: tunnel::Limits) {
+    let Conn { worker, tcp, mut deadline, buffer } = conn;
+    let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_bulk(|bulk| use_it(bulk));
     let stop = || worker.shared.is_killed();
-    let mut moving = std::pin::pin!(tunnel::run(tcp, upstream, limits, &lend, &stop));
+    let mut moving = std::pin::pin!(tunnel::run(tcp, upstream, buffer, limits, lend, stop));
     deadline.set_after(LONG);
     let mut told = false;
     let moved = poll_fn(|cx| {

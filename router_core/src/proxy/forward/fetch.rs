@@ -3,8 +3,8 @@
 mod ask;
 mod hop;
 pub mod redirect;
+mod tell;
 
-use std::collections::BTreeMap;
 use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -12,11 +12,11 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::timeout;
 
 use ask::{Ask, is_credential};
 use hop::{Flight, Hop};
+use tell::{Fetched, Reply, Told, told};
 
 use crate::error::{Error, Kind, Step};
 use crate::gate::egress::{Passage, Reach, Refusal};
@@ -36,16 +36,6 @@ use crate::wire::authority::{self, Url};
 
 /// A whole fetch, redirects included (the reference's bound).
 const TOTAL: Duration = Duration::from_secs(30);
-/// Fields of an answer that the agent does not see: credentials, and what concerns the connection (the reference's list).
-const HIDDEN: [&str; 7] = [
-    "set-cookie",
-    "authorization",
-    "x-api-key",
-    "x-auth-token",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "www-authenticate",
-];
 
 /// Fetches one URL and tells the answer as JSON. A client that leaves ends the fetch, and with it the connection.
 pub async fn serve(
@@ -83,12 +73,6 @@ fn asked(body: &[u8]) -> Result<Ask, (u16, String)> {
     Ask::read(body).map_err(|message| (400, message))
 }
 
-/// What the client is told.
-struct Reply {
-    status: u16,
-    text: Vec<u8>,
-}
-
 /// Why a fetch has no answer to tell.
 #[derive(Debug)]
 enum Stop {
@@ -102,16 +86,6 @@ enum Stop {
     Failed(Error),
     /// Nobody waits for the answer.
     Gone,
-}
-
-/// The answer to tell.
-struct Fetched {
-    head: Head,
-    content: Vec<u8>,
-    truncated: bool,
-    /// The last URL and the redirects that led to it, where some were to be followed.
-    followed: Option<(String, u8)>,
-    memory: Memory,
 }
 
 struct Fetch<'w> {
@@ -366,82 +340,6 @@ fn failure(kind: Kind) -> &'static str {
         Kind::NotReady => "drained",
         _ => "failed",
     }
-}
-
-#[derive(Serialize, Default)]
-struct Told<'a> {
-    error: String,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    url: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    action: Option<&'a str>,
-    reason: &'static str,
-    decision_id: &'a str,
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    status: u16,
-    headers: BTreeMap<&'a str, String>,
-    body: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    redirects: Option<u8>,
-}
-
-fn told(fetched: Fetched) -> Reply {
-    let Fetched { head, content, truncated, followed, memory } = fetched;
-    let headers = shown_fields(&head.fields);
-    let body = text(content, truncated);
-    let url = followed.as_ref().map(|(url, _)| url.as_str());
-    let redirects = followed.as_ref().map(|(_, n)| *n);
-    let answer = Answer { status: head.status, headers, body: &body, url, redirects };
-    let text = serde_json::to_vec(&answer).unwrap_or_default();
-    drop(memory);
-    Reply { status: 200, text }
-}
-
-/// The fields that the agent sees; those of one name are joined (RFC 9110 §5.3).
-fn shown_fields(fields: &[(String, Vec<u8>)]) -> BTreeMap<&str, String> {
-    let mut shown: BTreeMap<&str, String> = BTreeMap::new();
-    for (name, value) in fields.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str())) {
-        let value = String::from_utf8_lossy(value);
-        match shown.get_mut(name.as_str()) {
-            Some(all) => all.extend([", ", &value]),
-            None => _ = shown.insert(name, value.into_owned()),
-        }
-    }
-    shown
-}
-
-/// Content as text. A character that the bound cuts in two goes, what is no UTF-8 is replaced.
-fn text(mut content: Vec<u8>, truncated: bool) -> String {
-    if truncated {
-        let whole = whole_chars(&content);
-        content.truncate(whole);
-    }
-    let mut text = match String::from_utf8(content) {
-        Ok(text) => text,
-        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
-    };
-    if truncated {
-        text.push_str(&format!("... [truncated at {} bytes]", limits::FETCH_BODY_BYTES));
-    }
-    text
-}
-
-/// The length without a character that is cut off at the end (RFC 3629 §3: the first byte tells how many belong to it).
-fn whole_chars(content: &[u8]) -> usize {
-    let tail = content.iter().rev().take(3).enumerate().find(|(_, byte)| **byte & 0xc0 != 0x80);
-    let Some((after, first)) = tail else { return content.len() };
-    let length = match first {
-        0xc0..=0xdf => 2,
-        0xe0..=0xef => 3,
-        0xf0..=0xf7 => 4,
-        _ => 1,
-    };
-    if length > after + 1 { content.len() - after - 1 } else { content.len() }
 }
 
 /// A URL as it may be repeated: without its query, which may hold a secret. (User info is no part of one we read.)

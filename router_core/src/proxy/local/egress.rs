@@ -313,7 +313,7 @@ fn blocked_page(shared: &Shared, inbound: &Inbound<'_>) -> Page {
 }
 
 #[derive(Serialize)]
-struct Since {
+struct BlockedSince {
     schema_version: u32,
     total: usize,
     count: usize,
@@ -334,7 +334,7 @@ struct SinceEntry {
     last_seen: String,
 }
 
-fn blocked_since(shared: &Shared, query: Option<&str>, now: u64) -> Since {
+fn blocked_since(shared: &Shared, query: Option<&str>, now: u64) -> BlockedSince {
     let since_unix = parameter(query, "since").map_or(0, |text| moment(&text, now));
     let blocked = shared.gate.egress().blocked();
     let entry = |row: BlockedRow| SinceEntry {
@@ -349,7 +349,7 @@ fn blocked_since(shared: &Shared, query: Option<&str>, now: u64) -> Since {
     };
     let total = blocked.since(0).len();
     let entries: Vec<SinceEntry> = blocked.since(since_unix).into_iter().map(entry).collect();
-    Since {
+    BlockedSince {
         schema_version: SCHEMA,
         total,
         count: entries.len(),
@@ -360,7 +360,7 @@ fn blocked_since(shared: &Shared, query: Option<&str>, now: u64) -> Since {
 }
 
 #[derive(Serialize)]
-struct Top {
+struct MostBlocked {
     schema_version: u32,
     since_unix: u64,
     window: String,
@@ -374,13 +374,13 @@ struct TopEntry {
     count: u64,
 }
 
-fn blocked_top(shared: &Shared, query: Option<&str>, now: u64) -> Top {
+fn blocked_top(shared: &Shared, query: Option<&str>, now: u64) -> MostBlocked {
     let given = parameter(query, "window").and_then(|text| window(&text).map(|secs| (text, secs)));
     let (window, secs) = given.unwrap_or_else(|| (WINDOW.to_owned(), window(WINDOW).unwrap_or_default()));
     let n = parameter(query, "n").and_then(|n| n.parse().ok()).unwrap_or(TOP).min(limits::BLOCKED_TOP);
     let since_unix = now.saturating_sub(secs);
     let top = most_blocked(shared.gate.egress().blocked().since(since_unix), n);
-    Top { schema_version: SCHEMA, since_unix, window, n, top }
+    MostBlocked { schema_version: SCHEMA, since_unix, window, n, top }
 }
 
 /// The hosts with the largest counts over all their ports, the largest first.

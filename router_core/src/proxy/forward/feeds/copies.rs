@@ -183,9 +183,8 @@ fn stretches(file: &File, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()>
 /// Names differ where URLs do, and tell nothing of them.
 fn file_name(url: &str) -> String {
     let digest = Sha256::digest(url.as_bytes());
-    let mut name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    name.push_str(".txt");
-    name
+    let first = digest.first_chunk().map_or(0, |first: &[u8; 16]| u128::from_be_bytes(*first));
+    format!("{first:032x}.txt")
 }
 
 #[cfg(test)]
