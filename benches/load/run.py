@@ -2,7 +2,7 @@
 """Compares the router with the floor, with plain hyper and with the proxies people use, on this machine.
 
   make bench                                             what CI runs
-  python3 benches/load/run.py --quick                    about three minutes
+  python3 benches/load/run.py --quick                    about five minutes
   python3 benches/load/run.py --rounds 5                 for published tables
   python3 benches/load/run.py --only S1,S3 --subjects direct,floor,kars,envoy
   python3 benches/load/run.py --kars '/opt/kars/bin/kars router'
@@ -43,9 +43,10 @@ SCENARIOS = {
     "budget": "a budget spent from 32 connections",
     "age": "cost of a call after up to a million of them",
 }
-# What stands between these in the documentation is written by `--publish`.
-BEGIN = "<!-- results: written by run.py --publish -->"
-END = "<!-- end of results -->"
+# What stands between two such lines in the documentation is written by `--publish`, with its picture.
+BEGIN = "<!-- {}: written by run.py --publish -->"
+END = "<!-- end of {} -->"
+PICTURES = {"results": "benchmarks.svg", "tunnels": "benchmarks-tunnels.svg"}
 # A quick run leaves out what costs most to start.
 NOT_QUICK = {"litellm", "nginx", "haproxy", "haproxy-splice", "squid", "tinyproxy"}
 # Some stand in both tables: the same program in another role.
@@ -64,7 +65,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--subjects", help=f"subjects, separated by commas, of: {', '.join(ALL)}")
     parser.add_argument("--kars", default=str(REPOSITORY / ".venv/bin/kars") + " router", help="the router's command")
     parser.add_argument("--load", default=str(default_binary()), help="the kars_load binary")
-    parser.add_argument("--publish", action="store_true", help="put the summary into docs/benchmarks.md, too")
+    parser.add_argument(
+        "--publish", action="store_true", help="put the summaries of what was measured into docs/benchmarks.md, too"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "out", help="folder for the results")
     chosen = parser.parse_args()
     chosen.only = words(chosen.only, SCENARIOS, parser)
@@ -161,12 +164,14 @@ def write(out: Path, results: dict[str, Any]) -> None:
 
 
 def publish(results: dict[str, Any]) -> None:
-    """Replaces the summary in the documentation, and its picture."""
+    """Replaces the summaries in the documentation and their pictures; what was not measured stays as it is."""
     page = REPOSITORY / "docs" / "benchmarks.md"
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    page.write_text(f"{before}{BEGIN}\n{report.summary(results)}\n{END}{after}", encoding="utf-8")
-    page.with_suffix(".svg").write_text(plot.svg(results), encoding="utf-8")
+    for name, summary in report.summaries(results).items():
+        begin, end = BEGIN.format(name), END.format(name)
+        before, rest = page.read_text(encoding="utf-8").split(begin, 1)
+        after = rest.split(end, 1)[1]
+        page.write_text(f"{before}{begin}\n{summary}\n{end}{after}", encoding="utf-8")
+        (page.parent / PICTURES[name]).write_text(plot.svg(results, [name]), encoding="utf-8")
 
 
 if __name__ == "__main__":

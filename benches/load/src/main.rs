@@ -37,7 +37,7 @@ kars_load: load harness for proxies of model traffic
   kars_load tunnel-floor  --port P [--splice]
   kars_load tunnel-naive  --port P
   kars_load tunnel-client --port P [--target P] --mode connects|pingpong|bulk|idle
-                          [--tunnels 16] [--seconds 5]
+                          [--tunnels 16] [--seconds 5] [--drain 20]
 
 The tunnel client asks for 127.0.0.1:<target> by CONNECT; without a target it takes the port itself for the tunnel.
 A model called mock-<mode>[-t<tokens>][-f<ttft us>][-i<itl us>][-b<bytes>][-nagle] overrides the mock's

@@ -70,24 +70,4 @@ pub fn asked(bytes: &[u8]) -> Option<(u16, usize)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_the_port_it_asks_for() {
-        let head = ask(9100);
-        assert_eq!(asked(&head), Some((9100, head.len())));
-        assert_eq!(asked(&head[..head.len() - 1]), None);
-        assert_eq!(asked(b"GET / HTTP/1.1\r\n\r\n"), None);
-    }
-
-    #[test]
-    fn no_shift_by_a_buffer_keeps_the_pattern() {
-        let pattern = Pattern::new(4096);
-        let here = pattern.at(1_000_000, 64).unwrap();
-        assert_eq!(pattern.at(1_000_000 + 3 * PERIOD as u64, 64), Some(here));
-        for shift in [1, 512, 1448, 4096, 8192, 65_483, 65_536, 131_072, 262_144] {
-            assert_ne!(pattern.at(1_000_000 + shift, 64), Some(here), "{shift}");
-        }
-    }
-}
+mod tests;

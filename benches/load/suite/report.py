@@ -19,10 +19,10 @@ def markdown(results: Results) -> str:
     """The whole report."""
     parts = [
         "# Benchmark results",
-        conditions(results),
+        conditions(results, len(results["rounds"] or results["tunnel_rounds"])),
         *([f"Not run: {'; '.join(results['skipped'])}."] if results["skipped"] else []),
         "## Targets",
-        target_table(results),
+        target_table(targets.verdicts(results)),
         *load_sections(results),
         *tunnels.sections(results),
         *extra_sections(results),
@@ -31,14 +31,32 @@ def markdown(results: Results) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary(results: Results) -> str:
-    """Subjects against each other in one table, then the targets."""
+def summaries(results: Results) -> dict[str, str]:
+    """For the documentation: of calls and of tunnels, whichever were measured."""
+    found = {}
+    if results["rounds"]:
+        found["results"] = call_summary(results)
+    if results["tunnel_rounds"]:
+        found["tunnels"] = tunnel_summary(results)
+    return found
+
+
+def tunnel_summary(results: Results) -> str:
+    """Subjects against each other in one table, then the targets of tunnels."""
+    rounds = conditions(results, len(results["tunnel_rounds"]))
+    picture = "![CPU per tunnel, round trip and MB](benchmarks-tunnels.svg)"
+    verdicts = target_table(targets.of_tunnels(results))
+    return "\n\n".join(["", rounds, tunnels.summary(results), picture, verdicts, ""])
+
+
+def call_summary(results: Results) -> str:
+    """Subjects against each other in one table, then the targets of calls."""
     loads = [LOADS[name] for name in ("json", "json_100k", "paced_128", "burst")]
     rows = [row for name in SUBJECTS if (row := summary_row(results, loads, name))]
     head = ["CPU ÷ floor", *(load.about for load in loads), "idle RSS MiB", "KiB per stream", "start ms"]
     picture = "![CPU per call, event and stream](benchmarks.svg)"
-    parts = [conditions(results), table(head, rows), tunnels.summary(results), picture, target_table(results)]
-    return "\n\n".join(["", *(part for part in parts if part), ""])
+    rounds, verdicts = conditions(results, len(results["rounds"])), target_table(targets.of_calls(results))
+    return "\n\n".join(["", rounds, table(head, rows), picture, verdicts, ""])
 
 
 def summary_row(results: Results, loads: list[Load], name: str) -> list[str]:
@@ -55,10 +73,9 @@ def summary_row(results: Results, loads: list[Load], name: str) -> list[str]:
     return [name, *(short(statistics.median(taken)) if taken else "" for taken in ratios), *rest]
 
 
-def conditions(results: Results) -> str:
+def conditions(results: Results, rounds: int) -> str:
     """What the figures were taken on, and how."""
     machine = results["machine"]
-    rounds = len(results["rounds"] or results["tunnel_rounds"])
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}; "
         f"{rounds} round(s){', quick windows' if results['quick'] else ''}. "
@@ -67,9 +84,10 @@ def conditions(results: Results) -> str:
     )
 
 
-def target_table(results: Results) -> str:
+def target_table(verdicts: list[targets.Verdict]) -> str:
+    """Every target, its limit, what was measured and what that means."""
     rows = []
-    for verdict in targets.verdicts(results):
+    for verdict in verdicts:
         value = "" if verdict.value is None else short(verdict.value)
         if verdict.spread and verdict.spread[0] != verdict.spread[1]:
             value += f" [{short(verdict.spread[0])}-{short(verdict.spread[1])}]"

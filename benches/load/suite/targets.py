@@ -94,10 +94,25 @@ def judge(target: str, about: str, values: Sequence[float], at_most: float, limi
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """Every target of the data plane."""
-    found = [*cost(results), *latency(results), *tunnels(results), *memory(results), *start(results)]
-    found.sort(key=lambda verdict: int(verdict.target.removeprefix("T")))
-    return [*found, *soundness(results)]
+    """Every target of the data plane, by number; then what none of them is worth anything without."""
+    found = [*of_calls(results), *of_tunnels(results)]
+    return sorted(found, key=lambda verdict: int(verdict.target[1:]) if verdict.target[1:].isdigit() else len(found))
+
+
+def of_calls(results: Results) -> list[Verdict]:
+    """Those of model calls."""
+    return [*cost(results), *latency(results), *memory(results), *start(results), *soundness(results)]
+
+
+def of_tunnels(results: Results) -> list[Verdict]:
+    """Those of tunnels."""
+    return [*tunnels(results), fault_count(results, "tunnels", TUNNELS)]
+
+
+def fault_count(results: Results, about: str, rounds: str) -> Verdict:
+    """Faults of the governed router; the loads' windows are the subject's own, and one anywhere in them counts."""
+    found = [float(len(one["kars"]["faults"])) for one in results[rounds] if "kars" in one]
+    return judge("sound", f"faults in the {about} and the books", [sum(found)] if found else [], 0, "0")
 
 
 def cost(results: Results) -> list[Verdict]:
@@ -219,21 +234,13 @@ def soundness(results: Results) -> list[Verdict]:
     """What no target is worth anything without."""
     windows = [row["cpu_us"] for row in results.get("age", {}).get("windows", {}).values() if row.get("cpu_us")]
     restart = [results.get("age", {}).get(name) for name in ("restart_ms", "first_start_ms")]
-    # Windows of the loads are the subject's own; a fault anywhere in them counts.
-    every = (("rounds", "loads"), (TUNNELS, "tunnels"))
-    faults = {
-        about: [float(len(one["kars"]["faults"])) for one in results[key] if "kars" in one] for key, about in every
-    }
     budget = results.get("budget")
     # Stopping short of what still fits is as wrong as passing the limit.
     spent = [budget["spent"] / budget["limit"] if budget["is_exact"] else float("inf")] if budget else []
     ages = list(results.get("age", {}).get("windows", {}))
     span = f"after {ages[-1]} calls ÷ after {ages[0]}" if len(ages) > 1 else "by age"
     return [
-        *(
-            judge("sound", f"faults in the {about} and their books", [sum(found)] if found else [], 0, "0")
-            for about, found in faults.items()
-        ),
+        fault_count(results, "loads", "rounds"),
         judge("sound", "tokens spent of the budget's", spent, 1.0, "≤ 1, within a reservation"),
         judge("age", f"CPU per call {span}", [windows[-1] / windows[0]] if len(windows) > 1 else [], 1.1, "≤ 1.1"),
         judge(

@@ -16,9 +16,6 @@ use crate::poll::{self, Interest, Poll, READ_BYTES, Slab, Token, now_ns};
 use plan::{Mode, Plan};
 use report::Report;
 
-/// How long tunnels that are under way at the end are waited for, and all of them at the beginning.
-const DRAIN_NS: u64 = 20_000_000_000;
-
 /// Of so many reads of a stream one is compared with the pattern; the kernel drops the others' bytes where they lie.
 /// A byte lost, doubled or moved shows in every later comparison of its tunnel, and comparing all of them would
 /// make this client the bottleneck.
@@ -29,9 +26,13 @@ const HOPELESS: u64 = 10_000;
 
 /// Runs the load and prints what it found as one line of JSON.
 pub fn run(args: Args) -> Fallible<()> {
-    let plan = Plan::from_args(args)?;
-    println!("{}", Load::new(plan)?.run()?);
+    println!("{}", report(args)?);
     Ok(())
+}
+
+/// Runs the load; what it found, as JSON.
+pub fn report(args: Args) -> Fallible<String> {
+    Load::new(Plan::from_args(args)?)?.run()
 }
 
 struct Load {
@@ -126,7 +127,7 @@ impl Load {
     fn is_over(&self) -> bool {
         let now = now_ns();
         let patience = if self.deadline == u64::MAX { self.report.started } else { self.deadline };
-        let is_late = now >= patience.saturating_add(DRAIN_NS);
+        let is_late = now >= patience.saturating_add((self.plan.drain * 1e9) as u64);
         let is_idle = self.plan.mode == Mode::Idle && now >= self.deadline;
         self.alive == 0 || is_late || is_idle
     }

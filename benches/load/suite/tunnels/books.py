@@ -20,9 +20,10 @@ PATIENCE_S = 5.0
 def compare(running: Running, served: dict[str, int], kars: str) -> dict[str, Any]:
     """Tunnels and bytes as the router counted them, and every difference in words.
 
-    `received` is what the far end received: what the client sent.
+    `received` is what the far end received: what the client sent. Every tunnel has to have ended in good order.
     """
     expected = {name: served.get(name, 0) + START_UP[name] for name in START_UP}
+    expected["complete"] = expected["tunnels"]
     counted = settled(lambda: by_metrics(running), expected)
     result: dict[str, Any] = {
         "expected": expected,
@@ -59,7 +60,8 @@ def by_metrics(running: Running) -> dict[str, int]:
     """What the counters say."""
     metrics = scrape(running.metrics_port)
     return {
-        "tunnels": sample_sum(metrics, "kars_egress_tunnels_total"),
+        "tunnels": sample_sum(metrics, "kars_egress_decisions_total", 'door="connect",decision="allow"'),
+        "complete": sample_sum(metrics, "kars_egress_ends_total", 'reason="complete"'),
         "received": sample_sum(metrics, "kars_egress_bytes_total", 'direction="sent"'),
         "sent": sample_sum(metrics, "kars_egress_bytes_total", 'direction="received"'),
     }
@@ -67,14 +69,18 @@ def by_metrics(running: Running) -> dict[str, int]:
 
 def by_audit(folder: Path) -> dict[str, int]:
     """What the records of allowed tunnels say."""
-    found = dict.fromkeys(START_UP, 0)
+    found = dict.fromkeys(("tunnels", "complete", "received", "sent"), 0)
     for path in sorted(folder.glob("*.jsonl")):
         with path.open("rb") as log:
             for line in log:
                 if b'"action":"egress:connect:' not in line or b'"decision":"allow"' not in line:
                     continue
                 call = json.loads(line)["call"]
+                # A long tunnel is told of before it ends, too.
+                if call["end"] == "open":
+                    continue
                 found["tunnels"] += 1
+                found["complete"] += call["end"] == "complete"
                 found["received"] += call.get("sent_bytes", 0)
                 found["sent"] += call.get("received_bytes", 0)
     return found

@@ -79,7 +79,7 @@ def memory_rows(results: Results) -> list[list[str]]:
 
 
 def summary(results: Results) -> str:
-    """Subjects against each other in one table; empty when S5 did not run."""
+    """Subjects against each other in one table."""
     rows = []
     for name in TUNNELS:
         ratios = [ratio(results, targets.ratio(load, name, "floor")) for load in SUMMARY]
@@ -95,7 +95,5 @@ def summary(results: Results) -> str:
         rest = [f"{memory['idle']['rss'] / 1024:.1f}" if "idle" in memory else ""]
         rest.append(f"{memory['per_tunnel']:.1f}" if memory.get("per_tunnel") is not None else "")
         rows.append([name, *ratios, " / ".join(f"{statistics.median(taken):.2f}" for taken in speeds if taken), *rest])
-    if not rows:
-        return ""
     head = ["Tunnels, CPU ÷ floor", *(LOADS[load].about for load in SUMMARY)]
     return table([*head, "GB/s, 1 / 8 tunnels", "idle RSS MiB", "KiB per idle tunnel"], rows)

@@ -15,6 +15,8 @@ pub struct Plan {
     pub tunnels: usize,
     /// How long, once they stand.
     pub seconds: f64,
+    /// Seconds that tunnels under way at the end are waited for, and all of them at the beginning.
+    pub drain: f64,
 }
 
 /// What is done with tunnels.
@@ -46,6 +48,7 @@ impl Plan {
             mode,
             tunnels: args.number("--tunnels")?.unwrap_or(16),
             seconds: args.number("--seconds")?.unwrap_or(5.0),
+            drain: args.number("--drain")?.unwrap_or(20.0),
         };
         args.finish()?;
         Ok(plan)
