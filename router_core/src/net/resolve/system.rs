@@ -146,7 +146,20 @@ fn base(word: &str) -> Option<Name> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_within_the_bounds(text in "((nameserver|search|domain|options)?[ \\t]?(\\PC{0,20}|[0-9.:]{1,15})[ \\n]){0,40}") {
+            let (servers, search) = resolv(&text);
+            prop_assert!(servers.len() <= NAME_SERVERS && search.len() <= SEARCH_LIST);
+            prop_assert!(search.iter().all(|base| base.is_fqdn() && !base.is_root()));
+            let found = hosts(&text, "search");
+            prop_assert!(found.len() <= text.lines().count());
+        }
+    }
 
     #[test]
     fn a_resolv_conf_gives_servers_and_the_last_search_list() {
