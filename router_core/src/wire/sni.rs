@@ -21,15 +21,6 @@ pub struct ClientHello {
     pub encrypted: bool,
 }
 
-/// `unrecognized_name`: no destination is known by the server name (RFC 6066 §3).
-pub const ALERT_UNRECOGNIZED_NAME: u8 = 112;
-/// `access_denied`: the policy forbids the connection (RFC 8446 §6.2).
-pub const ALERT_ACCESS_DENIED: u8 = 49;
-/// `decode_error`: the hello breaks its grammar (RFC 8446 §6.2).
-pub const ALERT_DECODE_ERROR: u8 = 50;
-/// `internal_error`: nothing to do with the peer or the protocol, such as a destination out of reach (RFC 8446 §6.2).
-pub const ALERT_INTERNAL_ERROR: u8 = 80;
-
 /// Whether a connection's first bytes begin a TLS handshake record; `None` when there is none yet.
 pub fn begins(bytes: &[u8]) -> Option<bool> {
     bytes.first().map(|first| *first == records::HANDSHAKE)
@@ -45,7 +36,7 @@ pub fn client_hello(bytes: &[u8]) -> Result<Option<ClientHello>> {
     hello(&body).map(Some)
 }
 
-/// A fatal alert in the clear, as a server sends it instead of its hello (RFC 8446 §6).
+/// A fatal alert in the clear, as a server sends it instead of its hello (RFC 8446 §6; the numbers are in its §6.2).
 pub fn alert(description: u8) -> [u8; 7] {
     [0x15, 3, 3, 0, 2, 2, description]
 }
