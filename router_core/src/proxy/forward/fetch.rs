@@ -2,8 +2,8 @@
 
 mod ask;
 mod hop;
-mod tell;
 pub mod redirect;
+mod tell;
 
 use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;

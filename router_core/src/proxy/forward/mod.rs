@@ -3,9 +3,9 @@
 //! dialled.
 
 mod connect;
-mod h2;
 pub mod feeds;
 pub mod fetch;
+mod h2;
 pub mod outbound;
 pub mod reach;
 mod refuse;
