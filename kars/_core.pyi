@@ -8,6 +8,7 @@ __all__ = [
     "Engine",
     "Snapshot",
     "probe",
+    "propose_egress",
     "replay_egress",
     "settings_table",
     "verify_audit",
@@ -86,7 +87,14 @@ def probe(method: str, path: str, body: bytes | None, environment: bytes) -> tup
     """Call this sandbox's own router; status and body."""
 
 def replay_egress(files: Sequence[tuple[str, bytes]], rows: bytes, now: int) -> bytes:
-    """Decide about recorded connections (a JSON list of rows) by egress lists; JSON list of rows with the decision."""
+    """Judge recorded connections by `allowlist.json` and `approval-*.json`, whose approvals are looked at at `now`.
+
+    Rows are a JSON list of objects with host and port, and maybe door, method, path and count; the answer is that list
+    with allowed, reason, rule and hint. Blocklists and the classes of addresses are no part of it.
+    """
+
+def propose_egress(rows: bytes, collapse: bool) -> tuple[str, list[str]]:
+    """Return the smallest allowlist that allows recorded connections, and what only a person can add to it."""
 
 def version() -> str:
     """Version of the core."""

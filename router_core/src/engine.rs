@@ -591,11 +591,18 @@ fn admin_token(settings: &Settings) -> Result<Option<Secret>> {
 }
 
 fn flush(shared: &Shared) {
+    sync_learned(shared);
     if let Err(e) = shared.gate.ledger().sync() {
         tracing::error!(error = %e, "budget.sync");
     }
     if let Err(e) = shared.audit.flush() {
         tracing::error!(error = %e, "audit.flush");
+    }
+}
+
+fn sync_learned(shared: &Shared) {
+    if let Err(e) = shared.gate.egress().learned().sync() {
+        tracing::error!(error = %e, "learned.sync");
     }
 }
 
@@ -634,6 +641,7 @@ fn keep(shared: &Shared, changed: &AtomicBool, phase: &watch::Receiver<Phase>, m
         if let Err(e) = shared.gate.ledger().sync() {
             tracing::error!(error = %e, "budget.sync");
         }
+        sync_learned(shared);
         for provider in &shared.providers {
             match provider.refresh() {
                 Ok(true) => tracing::info!(upstream = provider.name(), "credential.rotated"),

@@ -93,10 +93,11 @@ pub const BLOCKED_PAGE: usize = 4096;
 pub const BLOCKED_TOP: usize = 100;
 /// Calls that can hold a budget reservation at one time.
 pub const RESERVATIONS: usize = 8192;
-/// Bytes of a kernel pipe, and so of what one direction of a tunnel holds for a slow reader (see the tunnel's measure).
-pub const PIPE_BYTES: usize = 256 * 1024;
-/// Pipes of one thread: a quarter of the pages that pipe(7) lets all processes of a user hold (pipe-user-pages-soft).
-/// Beyond them bulk is copied.
-pub const PIPES: usize = 64;
-/// Empty pipes that a thread keeps; a pipe is lent for one turn unless its reader stalls, so few are ever needed.
+/// Bytes of a kernel pipe, and so of what one direction of a tunnel holds for a slow reader: the most that
+/// an unprivileged process may ask for (pipe-max-size). Half of it does; with less, splicing costs more than copying.
+pub const PIPE_BYTES: usize = 1024 * 1024;
+/// Pipes of one thread: a quarter of what pipe(7) lets all processes of a user hold (pipe-user-pages-soft).
+/// A pipe is lent for one turn unless its reader stalls, so few are needed. Beyond them bulk is copied.
+pub const PIPES: usize = 16;
+/// Empty pipes that a thread keeps.
 pub const PIPES_SPARE: usize = 4;

@@ -101,7 +101,7 @@ pub(crate) fn make_dir(dir: &Path) -> Result<()> {
 
 /// Takes the file's lock. A child between `fork` and `exec` holds its parent's locks for a moment, and a process
 /// that is being killed a little longer, so a lock that is held is tried again before it counts as refused.
-fn lock(file: &File, path: &Path) -> Result<()> {
+pub(crate) fn lock(file: &File, path: &Path) -> Result<()> {
     for attempt in 0..LOCK_ATTEMPTS {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),

@@ -62,9 +62,7 @@ fn keeps_the_bounds_of_dns() {
     let longest = [&label[..], &label, &label, &label[..61]].join(".");
     assert_eq!(longest.len(), 253);
     assert!(name(&longest).is_some() && name(&format!("{longest}.")).is_some());
-    assert!(
-        fault(&format!("a{longest}")).contains("63 characters") && name(&format!("b.{longest}")).is_none()
-    );
+    assert!(fault(&format!("a{label}")).contains("63 characters"));
     assert!(fault(&format!("b.{longest}")).contains("253 characters"));
     assert!(name(&format!("{label}.b")).is_some() && name(&format!("a{label}.b")).is_none());
 }

@@ -1,5 +1,6 @@
 //! One direction of a tunnel.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
@@ -13,15 +14,43 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::pipes::Pipe;
+use crate::limits::PIPE_BYTES;
 
-/// Bytes one direction moves before others get their turn.
+/// Lends the thread's large buffer for one read and write.
+pub type Scratch<'s> = &'s dyn Fn(&mut dyn FnMut(&mut [u8]));
+
+/// Bytes one direction moves before others get their turn: about 0.3 ms of copying.
 const TURN: usize = 1024 * 1024;
-/// Bytes moved by large reads in a row before a direction counts as bulk.
-const BULK_AFTER: usize = 1024 * 1024;
-/// A read that is large.
+/// A read that counts towards bulk.
 const LARGE: usize = 32 * 1024;
-/// Bytes of one splice.
-const SPLICE: usize = 1024 * 1024;
+/// A buffer with which copying keeps up with splicing (see [`Tuning`]).
+const LARGE_BUFFER: usize = 256 * 1024;
+
+/// When a direction changes its way of moving bytes.
+///
+/// Measured through one core on loopback, CPU per MB and throughput against Envoy's: a single stream 0.81 and 0.93 spliced,
+/// 0.89 and 1.06 copied by 512 KiB; eight streams 0.36 and 1.67 spliced, 0.52 and 1.77 copied. Spliced bytes cost the
+/// thread least; their reader pays for it, which gets fragments of 4 KiB instead of 32 KiB. So a stream that has
+/// the thread for itself is copied, for there is time to spare and its reader sets the pace, and streams that share
+/// it are spliced. Small messages are always copied: one system call each way instead of two.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Bytes moved by large reads in a row that make a direction bulk.
+    pub bulk: usize,
+    /// Bulk reads in a row without one of another direction of the thread that make it a lone one.
+    pub lone: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { bulk: 1024 * 1024, lone: 16 }
+    }
+}
+
+thread_local! {
+    /// The direction that did the thread's last bulk read, and the last number given.
+    static LAST: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
 
 /// What came of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,37 +81,54 @@ enum Held {
     Pipe(Pipe),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The source has ended; what is held is still to be delivered.
+    Ended,
+    /// The sink knows of the end.
+    Done,
+    /// The source has more than may be moved.
+    Excess,
+}
+
 /// Bytes on their way from one socket to the other. Its drop gives back what it holds.
 pub struct Direction<'a> {
     source: &'a TcpStream,
     sink: &'a TcpStream,
+    state: State,
     held: Held,
     /// Bytes that the sink has taken.
     pub moved: u64,
     active: bool,
-    ended: bool,
-    done: bool,
-    excess: bool,
+    tuning: Tuning,
+    number: u64,
     /// Bytes of large reads in a row.
     bulk: usize,
-    refused: bool,
+    /// Bulk reads in a row that no other direction's came between.
+    lone: u32,
+    /// Length of the buffer lent last.
+    buffer: usize,
     /// Tells that a source which is not read has broken off.
     watch: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 
 impl<'a> Direction<'a> {
-    pub fn new(source: &'a TcpStream, sink: &'a TcpStream) -> Self {
+    pub fn new(source: &'a TcpStream, sink: &'a TcpStream, tuning: Tuning) -> Self {
+        let (last, given) = LAST.get();
+        LAST.set((last, given + 1));
         Self {
             source,
             sink,
+            state: State::Open,
             held: Held::Nothing,
             moved: 0,
             active: false,
-            ended: false,
-            done: false,
-            excess: false,
+            tuning,
+            number: given + 1,
             bulk: 0,
-            refused: false,
+            lone: 0,
+            buffer: 0,
             watch: None,
         }
     }
@@ -90,7 +136,9 @@ impl<'a> Direction<'a> {
     /// Starts with bytes that were read before.
     pub fn with_early(mut self, mut bytes: Vec<u8>, allowance: &mut u64) -> Self {
         let most = usize::try_from(*allowance).unwrap_or(usize::MAX);
-        self.excess = bytes.len() > most;
+        if bytes.len() > most {
+            self.state = State::Excess;
+        }
         bytes.truncate(most);
         *allowance -= bytes.len() as u64;
         if !bytes.is_empty() {
@@ -109,7 +157,7 @@ impl<'a> Direction<'a> {
         &mut self,
         cx: &mut Context<'_>,
         allowance: &mut u64,
-        scratch: &dyn Fn(&mut dyn FnMut(&mut [u8])),
+        scratch: Scratch<'_>,
     ) -> Result<Turn, Broken> {
         let mut turn = 0;
         loop {
@@ -120,17 +168,14 @@ impl<'a> Direction<'a> {
                     Poll::Pending => return self.unread(cx, Turn::Wait),
                 }
             }
-            if self.excess {
-                return Ok(Turn::Excess);
-            }
-            if self.ended {
-                return self.finish(cx);
-            }
-            if turn >= TURN {
-                return Ok(Turn::Again);
+            match self.state {
+                State::Open if turn >= TURN => return Ok(Turn::Again),
+                State::Open => {}
+                State::Ended | State::Done => return self.finish(cx),
+                State::Excess => return Ok(Turn::Excess),
             }
             match self.read(*allowance, scratch)? {
-                Some(0) => self.ended = true,
+                Some(0) => self.state = State::Ended,
                 Some(n) => {
                     self.active = true;
                     turn += n;
@@ -147,9 +192,9 @@ impl<'a> Direction<'a> {
 
     /// Passes the end on, once.
     fn finish(&mut self, cx: &mut Context<'_>) -> Result<Turn, Broken> {
-        if !self.done {
+        if self.state == State::Ended {
             SockRef::from(self.sink).shutdown(Shutdown::Write).map_err(|_| Broken::Sink)?;
-            self.done = true;
+            self.state = State::Done;
             self.active = true;
         }
         self.unread(cx, Turn::Done)
@@ -189,7 +234,7 @@ impl<'a> Direction<'a> {
                     }
                     match attempt(self.sink, Interest::WRITABLE, 0, || pipe.drain(self.sink)) {
                         Err(e) if refuses(&e) => {
-                            self.refused = true;
+                            self.tuning.bulk = usize::MAX;
                             self.unpipe()?;
                             continue;
                         }
@@ -213,24 +258,14 @@ impl<'a> Direction<'a> {
     }
 
     /// Reads once and passes on what the sink takes; `None` when nothing has arrived, 0 at the end.
-    fn read(
-        &mut self,
-        allowance: u64,
-        scratch: &dyn Fn(&mut dyn FnMut(&mut [u8])),
-    ) -> Result<Option<usize>, Broken> {
+    fn read(&mut self, allowance: u64, scratch: Scratch<'_>) -> Result<Option<usize>, Broken> {
         if allowance == 0 {
-            let ahead = attempt(self.source, Interest::READABLE, 0, || {
-                Ok(recv(self.source, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
-            });
-            let ahead = ahead.map_err(|_| Broken::Source)?;
-            self.excess = ahead == Some(1);
-            return Ok(ahead);
+            return self.look_ahead();
         }
         let most = usize::try_from(allowance).unwrap_or(usize::MAX);
-        let read = if self.bulk >= BULK_AFTER && !self.refused {
-            self.splice(most)?
-        } else {
-            self.copy(most, scratch)?
+        let read = match self.lend_pipe() {
+            Some(pipe) => self.splice(pipe, most)?,
+            None => self.copy(most, scratch)?,
         };
         match read {
             Some(n) if n >= LARGE => self.bulk = self.bulk.saturating_add(n),
@@ -240,13 +275,41 @@ impl<'a> Direction<'a> {
         Ok(read)
     }
 
-    fn copy(
-        &mut self,
-        most: usize,
-        scratch: &dyn Fn(&mut dyn FnMut(&mut [u8])),
-    ) -> Result<Option<usize>, Broken> {
+    /// Asks whether there is more than may be moved; an end is still an end.
+    fn look_ahead(&mut self) -> Result<Option<usize>, Broken> {
+        let ahead = attempt(self.source, Interest::READABLE, 0, || {
+            Ok(recv(self.source, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+        });
+        let ahead = ahead.map_err(|_| Broken::Source)?;
+        if ahead == Some(1) {
+            self.state = State::Excess;
+        }
+        Ok(ahead)
+    }
+
+    /// A pipe, if the next read is better spliced and there is one.
+    fn lend_pipe(&mut self) -> Option<Pipe> {
+        if self.bulk < self.tuning.bulk {
+            return None;
+        }
+        let (last, given) = LAST.get();
+        LAST.set((self.number, given));
+        self.lone = if last == self.number { self.lone.saturating_add(1) } else { 0 };
+        if self.lone >= self.tuning.lone && self.buffer >= LARGE_BUFFER {
+            return None;
+        }
+        let pipe = Pipe::lend();
+        if pipe.is_none() {
+            // Copies the next stretch before it asks again.
+            self.bulk = 0;
+        }
+        pipe
+    }
+
+    fn copy(&mut self, most: usize, scratch: Scratch<'_>) -> Result<Option<usize>, Broken> {
         let mut read = Ok(None);
         scratch(&mut |buffer| {
+            self.buffer = buffer.len();
             let len = buffer.len().min(most);
             read = self.copy_through(buffer.get_mut(..len).unwrap_or_default());
         });
@@ -270,16 +333,13 @@ impl<'a> Direction<'a> {
         Ok(Some(n))
     }
 
-    fn splice(&mut self, most: usize) -> Result<Option<usize>, Broken> {
-        let Some(mut pipe) = Pipe::lend() else {
-            self.bulk = 0;
-            return Ok(None);
-        };
-        // A full pipe looks like a short read: only `WouldBlock` tells that the socket is empty.
-        let read = attempt(self.source, Interest::READABLE, 0, || pipe.fill(self.source, most.min(SPLICE)));
-        match read {
+    /// Reads into a pipe, which is delivered like anything held.
+    fn splice(&mut self, mut pipe: Pipe, most: usize) -> Result<Option<usize>, Broken> {
+        // A pipe can be full before it holds its bytes: only `WouldBlock` tells that the socket is empty.
+        let most = most.min(PIPE_BYTES);
+        match attempt(self.source, Interest::READABLE, 0, || pipe.fill(self.source, most)) {
             Err(e) if refuses(&e) => {
-                self.refused = true;
+                self.tuning.bulk = usize::MAX;
                 Ok(None)
             }
             Err(_) => Err(Broken::Source),

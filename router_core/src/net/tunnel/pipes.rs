@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use crate::limits::{PIPE_BYTES, PIPES, PIPES_SPARE};
 
@@ -104,10 +104,70 @@ impl Drop for Pipe {
 impl Ends {
     fn open() -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Refused above the user's soft limit (pipe(7)), where new pipes have two pages: copying is better than that.
-        if fcntl_setpipe_size(&write, PIPE_BYTES).is_err() && fcntl_getpipe_size(&write)? < 64 * 1024 {
+        // Refused above pipe-max-size, and above the user's share (pipe(7)), where new pipes have two pages.
+        let fits = fcntl_setpipe_size(&write, PIPE_BYTES).is_ok()
+            || fcntl_setpipe_size(&write, PIPE_BYTES / 2).is_ok();
+        if !fits {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         Ok(Self { read, write })
+    }
+}
+
+/// Pipes that the thread has lent, and those it keeps.
+#[cfg(test)]
+pub fn count() -> (usize, usize) {
+    POOL.with_borrow(|pool| (pool.made - pool.spare.len(), pool.spare.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn an_empty_pipe_is_used_again_and_a_full_one_is_closed() {
+        let (mut near, far) = pair();
+        drop(Pipe::lend().unwrap());
+        assert_eq!(count(), (0, 1));
+        let mut pipe = Pipe::lend().unwrap();
+        assert_eq!(count(), (1, 0));
+        near.write_all(b"abc").unwrap();
+        assert_eq!(pipe.fill(&far, PIPE_BYTES).unwrap(), 3);
+        drop(pipe);
+        assert_eq!(count(), (0, 0));
+    }
+
+    #[test]
+    fn a_thread_lends_so_many_and_keeps_few() {
+        let lent: Vec<_> = std::iter::from_fn(Pipe::lend).collect();
+        assert_eq!(lent.len(), PIPES);
+        drop(lent);
+        assert_eq!(count(), (0, PIPES_SPARE));
+        assert!(Pipe::lend().is_some());
+    }
+
+    #[test]
+    fn what_a_pipe_holds_goes_on_or_comes_out() {
+        let (mut near, far) = pair();
+        let (mut end, sink) = pair();
+        near.write_all(b"abcdef").unwrap();
+        let mut pipe = Pipe::lend().unwrap();
+        assert_eq!(pipe.fill(&far, 4).unwrap(), 4);
+        assert_eq!((pipe.drain(&sink).unwrap(), pipe.held()), (4, 0));
+        assert_eq!(pipe.fill(&far, 4).unwrap(), 2);
+        assert_eq!(pipe.take().unwrap(), b"ef");
+        assert_eq!(count(), (0, 1), "emptied, it is kept");
+        let mut got = [0; 4];
+        end.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"abcd");
     }
 }

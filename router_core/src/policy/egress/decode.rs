@@ -23,16 +23,24 @@ const TEXT_BYTES: usize = 4096;
 /// Longest host as written: a DNS name, with `*.` before and a dot behind it.
 const HOST_BYTES: usize = 256;
 
+/// Members of an allowlist.
+pub(super) const LIST: &[&str] = &["schemaVersion", "endpoints", "deny"];
+/// Members of an approval.
+pub(super) const APPROVAL: &[&str] =
+    &["schemaVersion", "approvalName", "sandbox", "hosts", "reason", "ticket", "effectiveAt", "expiresAt"];
 /// Members of an endpoint that need version 2.
-const NEWER: &[&str] = &["subdomains", "methods", "pathPrefix", "addresses", "maxBytes", "comment"];
-const ENDPOINT: &[&str] =
+pub(super) const NEWER: &[&str] =
+    &["subdomains", "methods", "pathPrefix", "addresses", "maxBytes", "comment"];
+/// Members of an endpoint.
+pub(super) const ENDPOINT: &[&str] =
     &["host", "port", "subdomains", "methods", "pathPrefix", "addresses", "maxBytes", "comment"];
+/// Members of a deny rule.
 const DENIAL: &[&str] = &["host", "port", "subdomains", "methods", "pathPrefix", "comment"];
 
 pub(super) fn allowlist(bytes: &[u8]) -> Result<Allowlist> {
     let decode = || {
         let root = document::read(bytes)?;
-        let root = Root::open(&root, &["schemaVersion", "endpoints", "deny"], &["deny"])?;
+        let root = Root::open(&root, LIST, &["deny"])?;
         let section = Section { key: "endpoints", stem: "allowlist", denial: false, time: None };
         root.fields
             .get(section.key)
@@ -46,20 +54,10 @@ pub(super) fn allowlist(bytes: &[u8]) -> Result<Allowlist> {
 }
 
 pub(super) fn approval(file: &str, bytes: &[u8]) -> Result<Approval> {
-    const MEMBERS: &[&str] = &[
-        "schemaVersion",
-        "approvalName",
-        "sandbox",
-        "hosts",
-        "reason",
-        "ticket",
-        "effectiveAt",
-        "expiresAt",
-    ];
     let file = shown(file);
     let decode = || {
         let root = document::read(bytes)?;
-        let root = Root::open(&root, MEMBERS, &[])?;
+        let root = Root::open(&root, APPROVAL, &[])?;
         let fields = &root.fields;
         let required =
             |key: &str, most| fields.text(key, 1..=most)?.ok_or_else(|| fields.wrong(key, "is required"));
@@ -205,7 +203,7 @@ fn pattern(fields: &Fields<'_>, text: &str) -> Result<Pattern> {
     if name.contains('*') {
         return Err(wrong("has a '*' that is not the whole first label, as in *.example.com"));
     }
-    match Host::parse(name).map_err(|e| wrong(e.detail()))? {
+    match Host::read(name.as_bytes()).map_err(|fault| wrong(&fault.to_string()))? {
         Host::Ip(_) if below => Err(wrong("is an address, which has no names below it")),
         Host::Ip(_) if subdomains.is_some() => {
             Err(fields.wrong("subdomains", "says nothing about an address: it has no names below it"))
@@ -302,19 +300,14 @@ fn grants(fields: &Fields<'_>, host: &Pattern) -> Result<Vec<Cidr>> {
     Ok(vec![Cidr::one(*ip)])
 }
 
-/// Why naming an address is not enough to reach it: what answers there speaks for the machine or to all of a network.
+/// Why naming an address is not enough to reach it: what answers there speaks for the machine, or is a whole network.
 pub(super) fn barred(ip: IpAddr) -> Option<&'static str> {
-    let ip = ip.to_canonical();
-    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    let linked = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    match ip {
-        _ if ip.is_unspecified() => Some("an unspecified"),
-        _ if ip.is_multicast() => Some("a multicast"),
-        _ if broadcast => Some("a broadcast"),
-        _ if linked || classify(ip) == Class::LinkLocal => Some("a link-local or metadata"),
+    match classify(ip) {
+        Class::Unspecified => Some("an unspecified"),
+        Class::Multicast => Some("a multicast"),
+        Class::LinkLocal => Some("a link-local"),
+        Class::Metadata => Some("a cloud-metadata"),
+        _ if matches!(ip.to_canonical(), IpAddr::V4(v4) if v4.is_broadcast()) => Some("a broadcast"),
         _ => None,
     }
 }

@@ -148,6 +148,10 @@ fn request(endpoint: &Endpoint, fit: Fit, add: &str, ask: &Ask<'_>) -> String {
         (Fit::Method, Some((method, _))) if decode::token(method) => {
             format!("{path} allows {what} only; add {method:?} to its methods")
         }
+        // Only a recording lacks a path.
+        (Fit::UnclearPath, Some((_, ""))) => {
+            format!("{path} allows {what} only, and no path was recorded to hold against it")
+        }
         (Fit::UnclearPath, _) => format!(
             "{path} allows {what} only, and servers read this path in different ways: send it without empty and dot \
              segments, '\\', %2F, %5C and %25"

@@ -71,7 +71,7 @@ impl Prefix {
 
     /// Whether every path below `other` lies below this one in the eyes of [`Prefix::touches`].
     pub fn covers(&self, other: &Self) -> bool {
-        self.0.is_empty() || self.touches(&other.0)
+        self.0.is_empty() || !other.0.is_empty() && self.touches(&other.0)
     }
 }
 

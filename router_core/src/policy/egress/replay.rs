@@ -38,7 +38,7 @@ pub struct Outcome<'p> {
     pub allowed: bool,
     /// The kind of reason: `allowlist`, `approval`, `deny_rule`, `unlisted`, or `malformed` for a row that is none.
     pub reason: &'static str,
-    /// The rule that decided, empty where none did.
+    /// The rule that decided, as the gate tells it: `allowlist` where none allows, empty for a row that is none.
     pub rule: &'p str,
     /// The nearest change that would allow it, empty where it is allowed.
     pub hint: String,
@@ -64,7 +64,7 @@ fn judge<'p>(policy: &'p Egress, row: &Row<'_>, now: u64) -> Outcome<'p> {
         Verdict::Deny { rule } => {
             denied(EgressReason::DenyRule, rule, format!("take {rule} out of the policy"))
         }
-        Verdict::Unlisted { hint } => denied(EgressReason::Unlisted, "", hint),
+        Verdict::Unlisted { hint } => denied(EgressReason::Unlisted, "allowlist", hint),
     }
 }
 
@@ -90,10 +90,11 @@ pub fn read_rows(json: &[u8]) -> Result<Vec<Row<'_>>> {
 }
 
 /// [`replay`] from files (`allowlist.json` and `approval-*.json`, by name) and a JSON list of rows, to a JSON list of
-/// rows with their outcomes: `[{"host","port","door","method","path","count","allowed","reason","rule","hint"}]`.
+/// rows with their outcomes: `[{"host","port","door","method","path","count","allowed","reason","rule","hint"}]`. An
+/// approval that does not compile is passed over, as the router does.
 ///
 /// # Errors
-/// [`Kind::Policy`] for a file that does not compile, or when none is the allowlist; [`Kind::BadRequest`] for the rows.
+/// [`Kind::Policy`] for an allowlist that does not compile, or when there is none; [`Kind::BadRequest`] for the rows.
 pub fn replay_files(files: &[(&str, &[u8])], rows: &[u8], now: u64) -> Result<String> {
     #[derive(Serialize)]
     struct Judged<'r> {
@@ -107,8 +108,8 @@ pub fn replay_files(files: &[(&str, &[u8])], rows: &[u8], now: u64) -> Result<St
     let [(_, list)] = *lists.as_slice() else {
         return Err(Error::new(Kind::Policy, format!("one allowlist.json is needed, not {}", lists.len())));
     };
-    let approvals = approvals.iter().map(|(name, bytes)| Approval::compile(name, bytes).map(Arc::new));
-    let policy = Egress::new(Arc::new(Allowlist::compile(list)?), approvals.collect::<Result<_>>()?);
+    let approvals = approvals.iter().filter_map(|(name, bytes)| Approval::compile(name, bytes).ok());
+    let policy = Egress::new(Arc::new(Allowlist::compile(list)?), approvals.map(Arc::new).collect());
     let rows = read_rows(rows)?;
     let judged = rows.iter().zip(replay(&policy, &rows, now)).map(|(row, outcome)| Judged { row, outcome });
     serde_json::to_string(&judged.collect::<Vec<_>>())

@@ -23,6 +23,7 @@ use copies::{Copies, Copy};
 use crate::error::{Error, Kind, Result, Step};
 use crate::ids::Destination;
 use crate::limits;
+use crate::proxy::account::unix_time;
 use crate::proxy::forward::fetch::redirect;
 use crate::proxy::forward::outbound::{self, Exchange, Head, Request, Traffic};
 use crate::proxy::forward::reach::{self, Failed};
@@ -170,7 +171,7 @@ impl Keeper {
             tracing::debug!(feed = feed.shown, names = taken.names, "blocklist.feed");
         }
         let (names, seed, feeds) = (built.list.len(), built.seed, self.feeds.len());
-        worker.shared.gate.egress().set_blocklist(built.list);
+        worker.shared.gate.egress().set_blocklist(built.list, unix_time().as_secs());
         tracing::info!(names, seed, feeds, "blocklist.loaded");
     }
 }
