@@ -146,6 +146,24 @@ def test_an_unchanged_feed_is_not_sent_again(kept: bool, start: Start):
         assert blocked(router, "one.example")
 
 
+def test_a_seed_file_that_cannot_be_read_leaves_the_set_in_force(start: Start, tmp_path: Path):
+    seed = tmp_path / "domains.txt"
+    seed.write_text("seed.example\n")
+    with Feed("one.example") as feed:
+        router = start(BLOCKLIST_FEEDS=feed.url)
+        until(lambda: blocked(router, "one.example"))
+        seed.unlink()
+        seed.mkdir()
+        feed.now = listing("two.example")
+        until(lambda: '"blocklist.seed"' in router.log)
+        assert blocked(router, "seed.example")
+        assert blocked(router, "one.example")
+        seed.rmdir()
+        seed.write_text("fresh.example\n")
+        until(lambda: blocked(router, "fresh.example"))
+        until(lambda: blocked(router, "two.example"))
+
+
 def test_a_restart_begins_with_what_was_kept(start: Start):
     with Feed("one.example") as feed:
         url = feed.url
