@@ -43,6 +43,25 @@ def test_a_body_at_the_cap_passes(start_router: StartRouter, upstream: Upstream)
     assert client.post(router.port, CHAT.path, body).status == 200
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_body_counts_against_the_memory_of_all_however_small_its_pieces(framing: str, start_router: StartRouter):
+    router = start_router(ROUTER_BODY_MEMORY_BYTES="200000")
+    body = payloads.pack(CHAT.request("x" * 300_000))
+    head = f"POST {CHAT.path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+    with client.Client(router.port) as one:
+        if framing == "length":
+            one.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        else:
+            one.send(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            with contextlib.suppress(ConnectionError):
+                for at in range(0, len(body), 10_000):
+                    one.send(behaviours.chunked(body[at : at + 10_000]))
+                    time.sleep(0.005)
+        found = one.response()
+    assert found.status == 503
+    assert "ROUTER_BODY_MEMORY_BYTES" in found.text
+
+
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"1", b"null", b"[{}]"])
 @every_dialect
 def test_json_that_is_no_object_gets_400(body: bytes, dialect: Dialect, shared_router: Router):

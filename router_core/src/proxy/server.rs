@@ -86,6 +86,9 @@ struct Expected {
 /// Bytes counted against the memory that all bodies share; given back on drop.
 pub struct Memory {
     worker: Rc<Worker>,
+    /// What the body holds.
+    held: usize,
+    /// What of it is counted.
     bytes: usize,
 }
 
@@ -343,16 +346,18 @@ impl Connection {
 impl Memory {
     /// Counts nothing yet.
     pub fn new(worker: &Rc<Worker>) -> Self {
-        Self { worker: Rc::clone(worker), bytes: 0 }
+        Self { worker: Rc::clone(worker), held: 0, bytes: 0 }
     }
 
-    /// Counts more bytes; fails when all bodies together would hold too much.
+    /// Counts more bytes, once there are enough to count; fails when all bodies together would hold too much.
     pub fn add(&mut self, bytes: usize) -> Result<()> {
-        if self.bytes + bytes <= COUNTED_BYTES && self.bytes == 0 {
+        self.held += bytes;
+        if self.held <= COUNTED_BYTES {
             return Ok(());
         }
         let shared = &self.worker.shared;
-        self.bytes += bytes;
+        let bytes = self.held - self.bytes;
+        self.bytes = self.held;
         let all = shared.body_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if all <= shared.settings.body_memory {
             return Ok(());

@@ -150,15 +150,16 @@ impl Keeper {
             .map(|(fresh, feed)| Source { fresh, kept: feed.kept.clone() })
             .collect();
         let seed = worker.shared.settings.egress.blocklist_seed.clone();
-        let built = match tokio::task::spawn_blocking(move || compile(&seed, sources)).await {
-            Ok(Ok(built)) => built,
-            Ok(Err(e)) => {
-                // The set in force stays; the next look tries again.
-                self.seed = None;
+        let built = tokio::task::spawn_blocking(move || compile(&seed, sources)).await;
+        let lost = |e| Err(Error::new(Kind::Bug, format!("building the blocklist: {e}")));
+        let built = match built.unwrap_or_else(lost) {
+            Ok(built) => built,
+            Err(e) => {
+                // The set in force stays; the next look reads again what this one would have brought.
                 self.built = false;
+                self.feeds.iter_mut().for_each(|feed| feed.due = feed.due.min(self.look));
                 return tracing::error!(error = %e, "blocklist.seed");
             }
-            Err(e) => return tracing::error!(error = %e, "blocklist.build"),
         };
         self.built = true;
         for ((feed, taken), etag) in self.feeds.iter_mut().zip(built.feeds).zip(etags) {
@@ -167,6 +168,7 @@ impl Keeper {
             } else if let Some(copy) = taken.accepted {
                 feed.kept = Some(Arc::new(copy));
                 feed.etag = etag;
+                feed.failures = 0;
             }
             tracing::debug!(feed = feed.shown, names = taken.names, "blocklist.feed");
         }
@@ -186,7 +188,10 @@ impl Feed {
         let read = timeout(TOTAL, self.read(worker, copies)).await.unwrap_or_else(|_| Err(late()));
         match read {
             Ok(fresh) => {
-                self.failures = 0;
+                // Whether something new is a list at all shows when the set is built.
+                if fresh.is_none() {
+                    self.failures = 0;
+                }
                 // Sandboxes that started together need not ask together.
                 let spread = every / 10 * u32::try_from(worker.random() % 1024).unwrap_or(0) / 1024;
                 self.due = Instant::now() + every + spread;

@@ -5,22 +5,22 @@ mod hop;
 pub mod redirect;
 mod tell;
 
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use ask::{Ask, is_credential};
 use hop::{Flight, Hop};
 use tell::{Fetched, Reply, Told, told};
 
 use crate::error::{Error, Kind, Step};
-use crate::gate::egress::{Passage, Reach, Refusal};
-use crate::ids::{Destination, EgressDoor, EgressReason, TraceId};
+use crate::gate::egress::{Passage, Refusal};
+use crate::ids::{Destination, EgressReason, Host, TraceId};
 use crate::limits;
 use crate::proxy::account::unix_time;
 use crate::proxy::client::Client;
@@ -31,7 +31,7 @@ use crate::proxy::local::authorize;
 use crate::proxy::respond;
 use crate::proxy::server::Memory;
 use crate::proxy::worker::Worker;
-use crate::telemetry::metrics::DenialKind;
+use crate::telemetry::metrics::EgressEnd;
 use crate::wire::authority::{self, Url};
 
 /// A whole fetch, redirects included (the reference's bound).
@@ -58,7 +58,7 @@ pub async fn serve(
             return respond::flat(client, status, &message, trace.as_str());
         }
     };
-    let mut fetch = Fetch::new(worker, trace);
+    let mut fetch = Fetch { worker, trace, shown: String::new(), hop: None };
     let outcome = if flight.fits { fetch.attended(&ask, client).await } else { Err(fetch.refuse_slot(&ask)) };
     let Some(reply) = fetch.conclude(outcome) else { return };
     flight.status = reply.status;
@@ -84,6 +84,8 @@ enum Stop {
     Downgrade,
     /// The network failed, or a bound was met.
     Failed(Error),
+    /// The router stops.
+    Drained,
     /// Nobody waits for the answer.
     Gone,
 }
@@ -91,29 +93,23 @@ enum Stop {
 struct Fetch<'w> {
     worker: &'w Rc<Worker>,
     trace: TraceId,
-    decision_id: u64,
     /// The URL under way, as it may be shown.
     shown: String,
+    /// The request under way.
     hop: Option<Hop>,
 }
 
-impl<'w> Fetch<'w> {
-    fn new(worker: &'w Rc<Worker>, trace: TraceId) -> Self {
-        Self { worker, trace, decision_id: worker.random(), shown: String::new(), hop: None }
-    }
-
+impl Fetch<'_> {
     /// Fetches while the client waits, within the time.
     async fn attended(&mut self, ask: &Ask, client: &mut Client) -> Result<Fetched, Stop> {
         let worker = Rc::clone(self.worker);
         let mut work = pin!(timeout(TOTAL, self.run(ask)));
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                let late = || Error::new(Kind::Timeout(Step::Total), "it took longer than 30 seconds");
-                return Poll::Ready(done.unwrap_or_else(|_| Err(Stop::Failed(late()))));
+                return Poll::Ready(done.unwrap_or_else(|_| Err(late("it took longer than 30 seconds"))));
             }
             if worker.shared.is_killed() {
-                let over = "the router is shutting down and the grace for this fetch is over";
-                return Poll::Ready(Err(Stop::Failed(Error::new(Kind::NotReady, over))));
+                return Poll::Ready(Err(Stop::Drained));
             }
             client.poll_gone(cx).map(|()| Err(Stop::Gone))
         })
@@ -130,16 +126,12 @@ impl<'w> Fetch<'w> {
             let request = Request { method, url: &url, fields: &fields, body };
             let (head, exchange) = self.exchange(&request).await?;
             let next = head.redirect().filter(|_| left > 0).and_then(|l| redirect::resolve(&url, l));
-            let Some(next) = next.filter(|next| authority::url(next).is_ok()) else {
+            let Some((next, to)) = next.as_ref().and_then(|n| authority::url(n).ok().map(|to| (n, to)))
+            else {
                 let followed = (ask.follow > 0).then(|| (shown(&url), ask.follow - left));
                 return self.read(head, exchange, followed).await;
             };
-            drop(exchange);
-            self.hop_ended("redirect");
-            let to = authority::url(&next).map_err(|e| self.malformed(e))?;
             if url.tls && !to.tls {
-                let destination = Destination { port: to.port(), host: to.authority.host };
-                self.refused_hop(Some(&destination), "redirect-downgrade");
                 return Err(Stop::Downgrade);
             }
             if origin(&url) != origin(&to) {
@@ -151,7 +143,7 @@ impl<'w> Fetch<'w> {
                 fields.retain(|(name, _)| !name.starts_with("content-"));
             }
             left -= 1;
-            text = next;
+            text = next.clone();
         }
     }
 
@@ -161,92 +153,25 @@ impl<'w> Fetch<'w> {
         let destination = Destination { host: url.authority.host.clone(), port: url.port() };
         self.shown = shown(url);
         let worker = self.worker;
-        let passage = self.admit(request, &destination)?;
-        let hop = self.hop.get_or_insert_with(|| Hop::new(Some(&destination), None));
-        let (tcp, address) = match reach::open(worker, &destination, &passage).await {
-            Ok(reached) => reached,
-            Err(Failed::Broken(e)) => return Err(Stop::Failed(e)),
-            Err(Failed::Barred(refusal)) => {
-                hop.allowed = false;
-                hop.rule.clone_from(&refusal.rule);
-                self.note(&destination, &refusal);
-                return Err(Stop::Refused(Box::new(refusal)));
-            }
-        };
-        hop.address = address.ip().to_string();
+        let hop = self.next_hop();
+        let passage = hop.admit(worker, request, &destination)?;
+        let (until, traffic, visit) = (hop.until, &mut hop.traffic, &mut hop.visit);
         let exchange = async {
-            let conn = outbound::secure(worker, url, tcp).await?;
-            outbound::begin(worker, conn, request, &mut hop.traffic).await
+            let (tcp, address) =
+                reach::open(worker, &destination, &passage).await.map_err(|failed| match failed {
+                    Failed::Broken(e) => Stop::Failed(e),
+                    Failed::Barred(refusal) => {
+                        visit.refused(&refusal);
+                        Stop::Refused(Box::new(refusal))
+                    }
+                })?;
+            visit.connected(address);
+            let conn = outbound::secure(worker, url, tcp).await.map_err(Stop::Failed)?;
+            outbound::begin(worker, conn, request, traffic).await.map_err(Stop::Failed)
         };
-        let (head, exchange) = exchange.await.map_err(Stop::Failed)?;
-        hop.status = head.status;
+        let (head, exchange) = within(until, exchange).await?;
+        hop.visit.status = head.status;
         Ok((head, exchange))
-    }
-
-    fn admit(&mut self, request: &Request<'_>, destination: &Destination) -> Result<Passage, Stop> {
-        let shared = &self.worker.shared;
-        let snapshot = shared.policy.load_full();
-        let hop = self.hop.insert(Hop::new(Some(destination), Some(snapshot.clone())));
-        let path = request.url.target.split('?').next().unwrap_or("/");
-        let now = unix_time().as_secs();
-        let request = Some((request.method, path));
-        let reach = Reach { door: EgressDoor::Fetch, destination, request, now };
-        match shared.gate.admit_egress(&reach, &snapshot) {
-            Ok(passage) => {
-                hop.allowed = true;
-                passage.rule().clone_into(&mut hop.rule);
-                let own = shared.settings.egress.max_bytes;
-                hop.traffic.max = if passage.max_bytes() > 0 { passage.max_bytes() } else { own };
-                Ok(passage)
-            }
-            Err(refusal) => {
-                hop.rule.clone_from(&refusal.rule);
-                self.note(destination, &refusal);
-                Err(Stop::Refused(Box::new(refusal)))
-            }
-        }
-    }
-
-    /// Notes a refusal where operators look.
-    fn note(&self, destination: &Destination, refusal: &Refusal) {
-        let shared = &self.worker.shared;
-        shared.metrics.denied(DenialKind::Egress);
-        let host = destination.host.to_string();
-        shared.gate.egress().note_blocked(&host, destination.port, unix_time().as_secs());
-        tracing::info!(
-            door = EgressDoor::Fetch.name(),
-            destination = %destination,
-            reason = refusal.reason.name(),
-            rule = refusal.rule,
-            trace_id = self.trace.as_str(),
-            "egress.denied"
-        );
-    }
-
-    fn refuse_slot(&mut self, ask: &Ask) -> Stop {
-        let max = self.worker.shared.settings.egress.max_connections;
-        let refusal = Refusal::new(
-            EgressReason::Slots,
-            "EGRESS_MAX_CONNECTIONS",
-            format!("there are {max} connections through the egress proxy already"),
-            "try again later, or raise EGRESS_MAX_CONNECTIONS".to_owned(),
-        );
-        let url = authority::url(&ask.url).ok();
-        self.shown = url.as_ref().map(shown).unwrap_or_default();
-        let destination = url.map(|u| Destination { port: u.port(), host: u.authority.host });
-        self.refused_hop(destination.as_ref(), &refusal.rule);
-        Stop::Refused(Box::new(refusal))
-    }
-
-    fn malformed(&mut self, error: Error) -> Stop {
-        self.refused_hop(None, "url");
-        Stop::Malformed(error)
-    }
-
-    /// Begins a request that the gate is not even asked about.
-    fn refused_hop(&mut self, destination: Option<&Destination>, rule: &str) {
-        rule.clone_into(&mut self.hop.insert(Hop::new(destination, None)).rule);
-        self.worker.shared.metrics.denied(DenialKind::Egress);
     }
 
     /// Reads an answer's content up to its bound.
@@ -259,53 +184,77 @@ impl<'w> Fetch<'w> {
         let worker = self.worker;
         let mut memory = Memory::new(worker);
         let mut content = Vec::new();
-        let mut none = outbound::Traffic::default();
-        let traffic = self.hop.as_mut().map_or(&mut none, |hop| &mut hop.traffic);
-        loop {
-            let before = content.len();
-            let done = exchange.more(worker, &mut content, traffic).await.map_err(Stop::Failed)?;
-            memory.add(content.len() - before).map_err(Stop::Failed)?;
-            let truncated = content.len() > limits::FETCH_BODY_BYTES;
-            if done || truncated {
-                content.truncate(limits::FETCH_BODY_BYTES);
-                return Ok(Fetched { head, content, truncated, followed, memory });
+        let hop = self.hop.get_or_insert_with(|| Hop::begin(worker, &self.trace));
+        let until = hop.until;
+        let reading = async {
+            loop {
+                let before = content.len();
+                let done = exchange.more(worker, &mut content, &mut hop.traffic).await?;
+                memory.add(content.len() - before)?;
+                if done || content.len() > limits::FETCH_BODY_BYTES {
+                    return Ok(());
+                }
             }
-        }
+        };
+        within(until, async { reading.await.map_err(Stop::Failed) }).await?;
+        let truncated = content.len() > limits::FETCH_BODY_BYTES;
+        content.truncate(limits::FETCH_BODY_BYTES);
+        Ok(Fetched { head, content, truncated, followed, memory })
     }
 
-    fn hop_ended(&mut self, end: &str) {
-        if let Some(hop) = self.hop.take() {
-            hop.record(&self.worker.shared, &self.trace, self.decision_id, end);
+    /// Ends the request before, if any, in good order, and begins another.
+    fn next_hop(&mut self) -> &mut Hop {
+        if let Some(before) = &mut self.hop {
+            before.visit.end = Some(EgressEnd::Complete);
         }
+        self.hop.insert(Hop::begin(self.worker, &self.trace))
+    }
+
+    fn refuse_slot(&mut self, ask: &Ask) -> Stop {
+        let max = self.worker.shared.settings.egress.max_connections;
+        let refusal = Refusal::new(
+            EgressReason::Slots,
+            "EGRESS_MAX_CONNECTIONS",
+            format!("the egress proxy has {max} connections open, as many as it may"),
+            "try again in a moment".to_owned(),
+        );
+        let url = authority::url(&ask.url).ok();
+        self.shown = url.as_ref().map(shown).unwrap_or_default();
+        let visit = &mut self.next_hop().visit;
+        if let Some(url) = url {
+            visit.name(&format!("{}:{}", url.authority.host, url.port()));
+        }
+        visit.refused(&refusal);
+        Stop::Refused(Box::new(refusal))
+    }
+
+    fn malformed(&mut self, error: Error) -> Stop {
+        self.next_hop().visit.malformed(400, "url");
+        Stop::Malformed(error)
     }
 
     /// Records how the fetch ended; gives what to tell the client, if there still is one.
-    fn conclude(&mut self, outcome: Result<Fetched, Stop>) -> Option<Reply> {
-        let (reply, end) = match outcome {
+    fn conclude(mut self, outcome: Result<Fetched, Stop>) -> Option<Reply> {
+        match outcome {
             Ok(fetched) => {
-                let end = if fetched.truncated { "truncated" } else { "complete" };
-                (Some(told(fetched)), end)
+                if let Some(hop) = &mut self.hop {
+                    hop.visit.end = Some(EgressEnd::Complete);
+                }
+                Some(told(fetched))
             }
             Err(stop) => self.stopped(&stop),
-        };
-        if let (Some(hop), Some(reply)) = (&mut self.hop, &reply)
-            && hop.status == 0
-        {
-            hop.status = reply.status;
         }
-        self.hop_ended(end);
-        reply
     }
 
-    fn stopped(&mut self, stop: &Stop) -> (Option<Reply>, &'static str) {
-        let id = format!("{:016x}", self.decision_id);
-        let mut told = Told { url: self.shown.as_str(), decision_id: &id, ..Told::default() };
-        let (status, end) = match stop {
-            Stop::Gone => return (None, "client_gone"),
+    fn stopped(mut self, stop: &Stop) -> Option<Reply> {
+        let id = self.hop.as_ref().map(|hop| hop.visit.decision()).unwrap_or_default();
+        let mut told = Told { url: &self.shown, decision_id: &id, ..Told::default() };
+        let status = match stop {
+            Stop::Gone => return None,
             Stop::Malformed(e) => {
                 told.error = format!("Invalid URL: {e}");
                 told.reason = EgressReason::Malformed.name();
-                (400, "malformed")
+                400
             }
             Stop::Refused(refusal) => {
                 told.error = match refusal.reason {
@@ -314,30 +263,74 @@ impl<'w> Fetch<'w> {
                 };
                 told.action = Some(&refusal.hint);
                 told.reason = refusal.reason.name();
-                (if refusal.reason == EgressReason::Slots { 503 } else { 403 }, "denied")
+                if refusal.reason == EgressReason::Slots { 503 } else { 403 }
             }
             Stop::Downgrade => {
                 "Cannot follow a redirect from https to http".clone_into(&mut told.error);
                 told.reason = "downgrade";
-                (403, "denied")
+                403
+            }
+            Stop::Drained => {
+                "Request failed: the router is shutting down".clone_into(&mut told.error);
+                told.reason = EgressEnd::Drained.name();
+                503
             }
             Stop::Failed(e) => {
                 told.error = format!("Request failed: {e}");
                 told.reason = failure(e.kind());
-                (if e.kind() == Kind::NotReady { 503 } else { 502 }, failure(e.kind()))
+                502
             }
         };
         let text = serde_json::to_vec(&told).unwrap_or_default();
-        (Some(Reply { status, text }), end)
+        if let Some(hop) = &mut self.hop {
+            match stop {
+                Stop::Failed(e) => hop.failed(e, status),
+                Stop::Drained => hop.visit.end = Some(EgressEnd::Drained),
+                Stop::Downgrade => hop.visit.end = Some(EgressEnd::Complete),
+                _ => {}
+            }
+        }
+        Some(Reply { status, text })
     }
 }
 
-/// The word for a failure in records and answers.
+impl Hop {
+    fn admit(
+        &mut self,
+        worker: &Worker,
+        request: &Request<'_>,
+        destination: &Destination,
+    ) -> Result<Passage, Stop> {
+        let path = request.url.target.split('?').next().unwrap_or("/");
+        let asked = self.visit.ask(destination, Some((request.method, path)));
+        let passage = asked.map_err(|refusal| Stop::Refused(Box::new(refusal)))?;
+        let own = worker.shared.settings.egress.max_bytes;
+        self.traffic.max = if passage.max_bytes() > 0 { passage.max_bytes() } else { own };
+        let left = passage.expires_at().map(|at| Duration::from_secs(at).saturating_sub(unix_time()));
+        self.until = left.map(|left| Instant::now() + left.min(TOTAL));
+        Ok(passage)
+    }
+}
+
+/// Waits for a future, at most until what allows it ends.
+async fn within<T>(until: Option<Instant>, future: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    match until {
+        None => future.await,
+        Some(until) => timeout_at(until, future)
+            .await
+            .unwrap_or_else(|_| Err(late("what allows it has ended while it was under way"))),
+    }
+}
+
+fn late(what: &str) -> Stop {
+    Stop::Failed(Error::new(Kind::Timeout(Step::Total), what))
+}
+
+/// The word for a failure in answers.
 fn failure(kind: Kind) -> &'static str {
     match kind {
         Kind::Upstream(step) | Kind::Timeout(step) => step.name(),
-        Kind::TooLarge { .. } => "bytes",
-        Kind::NotReady => "drained",
+        Kind::TooLarge { .. } => EgressEnd::Bytes.name(),
         _ => "failed",
     }
 }
@@ -350,7 +343,7 @@ fn shown(url: &Url<'_>) -> String {
     format!("{scheme}://{}{port}{path}", url.authority.host)
 }
 
-fn origin<'u>(url: &'u Url<'_>) -> (bool, &'u crate::ids::Host, u16) {
+fn origin<'u>(url: &'u Url<'_>) -> (bool, &'u Host, u16) {
     (url.tls, &url.authority.host, url.port())
 }
 

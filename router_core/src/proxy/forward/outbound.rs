@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::error::{Error, Kind, Result, Step};
 use crate::net::conn::{Conn, reset_on_drop};
@@ -48,8 +48,6 @@ pub struct Traffic {
     pub received: u64,
     /// Both ways together at most; 0 for no bound.
     pub max: u64,
-    /// When the answer's head was there.
-    pub first_byte: Option<Instant>,
 }
 
 /// An exchange whose answer has begun. Dropping it resets the connection.
@@ -158,7 +156,6 @@ pub async fn begin(
         }
     })
     .await?;
-    traffic.first_byte = Some(Instant::now());
     Ok((head, Exchange { conn, walker: Walker::new(framing), rest: buffer }))
 }
 

@@ -1,73 +1,50 @@
-//! One request of a fetch: what it was, recorded once, however it ends.
+//! One request of a fetch, and a fetch's place among the calls in flight.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use crate::ids::{Destination, TraceId};
-use crate::policy::snapshot::Snapshot;
-use crate::proxy::account::{micros, millis, unix_time};
+use crate::error::{Error, Kind, Step};
+use crate::ids::{EgressDoor, TraceId};
 use crate::proxy::forward::outbound::Traffic;
-use crate::proxy::worker::{Shared, Worker};
-use crate::telemetry::audit::Record;
-use crate::telemetry::metrics::Route;
+use crate::proxy::forward::visit::Visit;
+use crate::proxy::worker::Worker;
+use crate::telemetry::metrics::{EgressEnd, Route};
 
-/// What is known of one request.
-#[derive(Debug)]
+/// One request: decided about, sent, and recorded with what it moved when it is dropped.
 pub struct Hop {
-    /// Where to; empty when the URL named nothing.
-    pub destination: String,
-    /// The rule that decided.
-    pub rule: String,
-    /// Whether it may leave.
-    pub allowed: bool,
-    /// The address dialled.
-    pub address: String,
-    /// The status of the destination's answer, or of ours when there was none; 0 before either.
-    pub status: u16,
-    /// Bytes moved.
+    /// What the records tell.
+    pub visit: Visit,
+    /// What it has moved.
     pub traffic: Traffic,
-    started: Instant,
-    snapshot: Option<Arc<Snapshot>>,
+    /// When what allows it ends.
+    pub until: Option<Instant>,
 }
 
 impl Hop {
-    /// A request that is to be decided under `snapshot`.
-    pub fn new(destination: Option<&Destination>, snapshot: Option<Arc<Snapshot>>) -> Self {
-        Self {
-            destination: destination.map(ToString::to_string).unwrap_or_default(),
-            rule: String::new(),
-            allowed: false,
-            address: String::new(),
-            status: 0,
-            traffic: Traffic::default(),
-            started: Instant::now(),
-            snapshot,
-        }
+    /// A request that begins now.
+    pub fn begin(worker: &Rc<Worker>, trace: &TraceId) -> Self {
+        let mut visit = Visit::of(worker, EgressDoor::Fetch);
+        visit.trace(Some(trace.as_str().as_bytes()));
+        Self { visit, traffic: Traffic::default(), until: None }
     }
 
-    /// Appends its audit record.
-    pub fn record(&self, shared: &Shared, trace: &TraceId, decision_id: u64, end: &str) {
-        shared.audit.append(&Record {
-            ts_ms: millis(unix_time()),
-            agent: shared.settings.sandbox.as_str(),
-            action: &format!("egress:fetch:{}", self.destination),
-            decision: if self.allowed { "allow" } else { "deny" },
-            rule: &self.rule,
-            decision_id,
-            trace_id: trace.as_str(),
-            policy: self.snapshot.as_ref().map_or("", |s| &s.egress_digest),
-            status: self.status,
-            latency_us: micros(self.started.elapsed()),
-            first_byte_us: self.traffic.first_byte.map_or(0, |at| micros(at - self.started)),
-            sent_bytes: self.traffic.sent,
-            received_bytes: self.traffic.received,
-            address: &self.address,
-            end,
-            ..Record::default()
-        });
+    /// Notes that it failed; `status` is what the client is sent.
+    pub fn failed(&mut self, error: &Error, status: u16) {
+        self.visit.broken(error, status);
+        match error.kind() {
+            Kind::Timeout(Step::Total) => self.visit.end = Some(EgressEnd::Lifetime),
+            Kind::TooLarge { .. } => self.visit.end = Some(EgressEnd::Bytes),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Hop {
+    fn drop(&mut self) {
+        self.visit.sent = self.traffic.sent;
+        self.visit.received = self.traffic.received;
     }
 }
 
