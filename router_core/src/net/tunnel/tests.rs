@@ -250,6 +250,24 @@ async fn a_reset_is_seen_while_the_other_side_does_not_read() {
 }
 
 #[tokio::test]
+async fn what_a_destination_says_before_it_resets_is_heard() {
+    for tuning in [COPY, SPLICE] {
+        let rig = Rig { tuning, room: Some(8192), ..Rig::default() };
+        let (moved, ()) = rig
+            .run(async |mut client: TcpStream, mut server: TcpStream| {
+                let block = noise(1 << 20);
+                while timeout(Duration::from_millis(60), client.write_all(&block)).await.is_ok() {}
+                server.write_all(b"too much").await.unwrap();
+                reset(server);
+                client.read_exact(&mut [0; 8]).await.unwrap();
+                assert_eq!(kind_of_end(&mut client).await, Some(ErrorKind::ConnectionReset));
+            })
+            .await;
+        assert_eq!((moved.received, moved.end), (8, End::UpstreamReset));
+    }
+}
+
+#[tokio::test]
 async fn a_reset_is_seen_after_a_half_close() {
     let (moved, ()) = Rig::default()
         .run(async |mut client: TcpStream, mut server: TcpStream| {
@@ -392,7 +410,7 @@ async fn a_peer_that_never_reads_stops_its_own_direction_only() {
         let room = 16 * 1024;
         let rig = Rig { tuning, buffer: 64 * 1024, room: Some(room), ..Rig::default() };
         let (_, ()) = rig
-            .run(async |client: TcpStream, server: TcpStream| {
+            .run(async |mut client: TcpStream, server: TcpStream| {
                 let block = noise(1 << 16);
                 let mut taken = 0;
                 while let Ok(n) = timeout(Duration::from_millis(60), client.write(&block)).await {
