@@ -171,15 +171,16 @@ impl<'a> Tunnel<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, scratch: Scratch<'_>) -> Poll<End> {
-        let up = match self.up.poll(cx, &mut self.allowance, scratch) {
-            Ok(turn) => turn,
-            Err(Broken::Source) => return Poll::Ready(End::ClientReset),
-            Err(Broken::Sink) => return Poll::Ready(End::UpstreamReset),
-        };
-        let down = match self.down.poll(cx, &mut self.allowance, scratch) {
-            Ok(turn) => turn,
-            Err(Broken::Source) => return Poll::Ready(End::UpstreamReset),
-            Err(Broken::Sink) => return Poll::Ready(End::ClientReset),
+        let up = self.up.poll(cx, &mut self.allowance, scratch);
+        if up == Err(Broken::Sink) {
+            // What the destination said before it broke off, such as why, still goes to the client.
+            self.down.expect_break();
+        }
+        let down = self.down.poll(cx, &mut self.allowance, scratch);
+        let (up, down) = match (up, down) {
+            (Err(Broken::Source), _) | (Ok(_), Err(Broken::Sink)) => return Poll::Ready(End::ClientReset),
+            (Err(Broken::Sink), _) | (Ok(_), Err(Broken::Source)) => return Poll::Ready(End::UpstreamReset),
+            (Ok(up), Ok(down)) => (up, down),
         };
         match (up, down) {
             (Turn::Excess, _) | (_, Turn::Excess) => return Poll::Ready(End::Bytes),

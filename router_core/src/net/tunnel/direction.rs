@@ -86,6 +86,8 @@ enum State {
     Open,
     /// The source has ended; what is held is still to be delivered.
     Ended,
+    /// The source has broken off, though it reads as an end since the error was told to the other direction.
+    Breaking,
     /// The sink knows of the end.
     Done,
     /// The source has more than may be moved.
@@ -147,6 +149,11 @@ impl<'a> Direction<'a> {
         self
     }
 
+    /// The source has broken off: what it sent before is still moved, its end is none.
+    pub fn expect_break(&mut self) {
+        self.state = State::Breaking;
+    }
+
     /// Whether bytes moved since it was last asked.
     pub fn was_active(&mut self) -> bool {
         std::mem::take(&mut self.active)
@@ -169,12 +176,13 @@ impl<'a> Direction<'a> {
                 }
             }
             match self.state {
-                State::Open if turn >= TURN => return Ok(Turn::Again),
-                State::Open => {}
+                State::Open | State::Breaking if turn >= TURN => return Ok(Turn::Again),
+                State::Open | State::Breaking => {}
                 State::Ended | State::Done => return self.finish(cx),
                 State::Excess => return Ok(Turn::Excess),
             }
             match self.read(*allowance, scratch)? {
+                Some(0) if self.state == State::Breaking => return Err(Broken::Source),
                 Some(0) => self.state = State::Ended,
                 Some(n) => {
                     self.active = true;
