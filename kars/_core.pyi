@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from typing import final
 
-__all__ = ["CoreError", "Engine", "Snapshot", "probe", "settings_table", "verify_audit", "version"]
+__all__ = [
+    "CoreError",
+    "Engine",
+    "Snapshot",
+    "probe",
+    "propose_egress",
+    "replay_egress",
+    "settings_table",
+    "verify_audit",
+    "version",
+]
 
 class CoreError(Exception):
     """An error of the core; the text is for people and holds no secret."""
@@ -16,7 +26,7 @@ class Snapshot:
 
     @staticmethod
     def compile(kind: str, files: Sequence[tuple[str, bytes]]) -> Snapshot:
-        """Decode strictly and compile files of (name, bytes). Raises CoreError of kind `policy` that names the field."""
+        """Decode strictly and compile files of (name, bytes). Raises CoreError of kind `policy` naming the field."""
 
     @property
     def digest(self) -> str:
@@ -75,6 +85,16 @@ def verify_audit(directory: str) -> bytes:
 
 def probe(method: str, path: str, body: bytes | None, environment: bytes) -> tuple[int, bytes]:
     """Call this sandbox's own router; status and body."""
+
+def replay_egress(files: Sequence[tuple[str, bytes]], rows: bytes, now: int) -> bytes:
+    """Judge recorded connections by `allowlist.json` and `approval-*.json`, whose approvals are looked at at `now`.
+
+    Rows are a JSON list of objects with host and port, and maybe door, method, path and count; the answer is that list
+    with allowed, reason, rule and hint. Blocklists and the classes of addresses are no part of it.
+    """
+
+def propose_egress(rows: bytes, collapse: bool) -> tuple[str, list[str]]:
+    """Return the smallest allowlist that allows recorded connections, and what only a person can add to it."""
 
 def version() -> str:
     """Version of the core."""

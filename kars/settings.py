@@ -22,6 +22,12 @@ def block(overrides: Mapping[str, str] | None = None, *, environ: Mapping[bytes,
     return b"\0".join(name + b"=" + value for name, value in merged.items())
 
 
+def variable(name: str, default: str, *, environ: Mapping[str, str] | None = None) -> str:
+    """Read one of the router's variables for a tool that looks at what the router wrote; empty counts as unset."""
+    env = os.environ if environ is None else environ
+    return env.get(name) or default
+
+
 def child(overrides: Mapping[str, str]) -> dict[str, str]:
     """Make the environment of a process that we start: ours, with `overrides` on top."""
     return {**os.environ, **overrides}

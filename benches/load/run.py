@@ -28,12 +28,16 @@ sys.path.insert(0, str(HERE))
 from suite import budget, endurance, memory, plot, procs, reload, report, rounds, targets  # noqa: E402
 from suite.harness import Harness, say  # noqa: E402
 from suite.subjects import SUBJECTS  # noqa: E402
+from suite.tunnels import memory as tunnel_memory  # noqa: E402
+from suite.tunnels import rounds as tunnel_rounds  # noqa: E402
+from suite.tunnels.subjects import TUNNELS  # noqa: E402
 
 SCENARIOS = {
     "S1": "JSON calls",
     "S2": "paced streams",
     "S3": "bursts and single events",
     "S4": "an upstream with Nagle's algorithm",
+    "S5": "tunnels by CONNECT",
     "S6": "memory and cold start",
     "S7": "policy reload under load",
     "budget": "a budget spent from 32 connections",
@@ -43,7 +47,9 @@ SCENARIOS = {
 BEGIN = "<!-- results: written by run.py --publish -->"
 END = "<!-- end of results -->"
 # A quick run leaves out what costs most to start.
-NOT_QUICK = {"litellm", "nginx", "haproxy"}
+NOT_QUICK = {"litellm", "nginx", "haproxy", "haproxy-splice", "squid", "tinyproxy"}
+# Some stand in both tables: the same program in another role.
+ALL = SUBJECTS | {name: subject for name, subject in TUNNELS.items() if name not in SUBJECTS}
 
 
 def options() -> argparse.Namespace:
@@ -55,7 +61,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of short windows, fewer subjects")
     parser.add_argument("--rounds", type=int, help="rounds of the loads (default 3, quick 1)")
     parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, separated by commas")
-    parser.add_argument("--subjects", help=f"subjects, separated by commas, of: {', '.join(SUBJECTS)}")
+    parser.add_argument("--subjects", help=f"subjects, separated by commas, of: {', '.join(ALL)}")
     parser.add_argument("--kars", default=str(REPOSITORY / ".venv/bin/kars") + " router", help="the router's command")
     parser.add_argument("--load", default=str(default_binary()), help="the kars_load binary")
     parser.add_argument("--publish", action="store_true", help="put the summary into docs/benchmarks.md, too")
@@ -63,11 +69,9 @@ def options() -> argparse.Namespace:
     chosen = parser.parse_args()
     chosen.only = words(chosen.only, SCENARIOS, parser)
     names = chosen.subjects or ",".join(
-        name
-        for name, subject in SUBJECTS.items()
-        if not subject.is_optional and not (chosen.quick and name in NOT_QUICK)
+        name for name, subject in ALL.items() if not subject.is_optional and not (chosen.quick and name in NOT_QUICK)
     )
-    chosen.subjects = words(names, SUBJECTS, parser)
+    chosen.subjects = words(names, ALL, parser)
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
     return chosen
 
@@ -92,7 +96,7 @@ def main() -> int:
     if not os.access(chosen.load, os.X_OK):
         print(f"{chosen.load} is not there: cargo build --release -p kars_load", file=sys.stderr)
         return 2
-    skipped = {name: reason for name in chosen.subjects if (reason := SUBJECTS[name].missing(chosen.kars))}
+    skipped = {name: reason for name in chosen.subjects if (reason := ALL[name].missing(chosen.kars))}
     for name, reason in skipped.items():
         say(f"without {name}: {reason}")
     subjects = [name for name in chosen.subjects if name not in skipped]
@@ -103,6 +107,7 @@ def main() -> int:
         "subjects": subjects,
         "skipped": [f"{name} ({reason})" for name, reason in skipped.items()],
         "rounds": [],
+        "tunnel_rounds": [],
     }
     with tempfile.TemporaryDirectory(prefix="kars-bench-") as folder:
         harness = Harness(str(chosen.load), chosen.kars, Path(folder), chosen.quick)
@@ -115,14 +120,22 @@ def main() -> int:
     print((chosen.out / "results.md").read_text(encoding="utf-8"))
     if chosen.publish:
         publish(results)
-    return 1 if any(row["faults"] for one in results["rounds"] for row in one.values()) else 0
+    every = [*results["rounds"], *results["tunnel_rounds"]]
+    return 1 if any(row["faults"] for one in every for row in one.values()) else 0
 
 
-def run(harness: Harness, chosen: argparse.Namespace, subjects: list[str], results: dict[str, Any]) -> None:
+def run(harness: Harness, chosen: argparse.Namespace, names: list[str], results: dict[str, Any]) -> None:
     """Round after round, then what is measured once; the results are kept after every step."""
+    subjects, tunnels = [name for name in SUBJECTS if name in names], [name for name in TUNNELS if name in names]
     loads = [name for name in chosen.only if name in ("S1", "S2", "S3", "S4")]
     for number in range(1, chosen.rounds + 1 if loads else 1):
         results["rounds"].append(rounds.run(harness, number, subjects, loads))
+        write(chosen.out, results)
+    if "S5" in chosen.only:
+        for number in range(1, chosen.rounds + 1):
+            results["tunnel_rounds"].append(tunnel_rounds.run(harness, number, tunnels))
+            write(chosen.out, results)
+        results["tunnel_footprints"] = tunnel_memory.footprints(harness, tunnels)
         write(chosen.out, results)
     if "S6" in chosen.only:
         results["cold"] = memory.cold_starts(harness, subjects)

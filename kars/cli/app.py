@@ -23,7 +23,12 @@ COMMANDS = {
     ),
     "probe": ("kars.cli.probe:probe", "Call this sandbox's own router."),
     "audit": ("kars.cli.audit:audit", "Check the audit log."),
-    "policy": ("kars.cli.policy:policy", "Check policy files before they are mounted."),
+    "policy": (
+        "kars.cli.policy:policy",
+        "Check policy files, and make egress allowlists of what was recorded.",
+    ),
+    "egress": ("kars.cli.egress:egress", "Show and steer what this sandbox's router lets out."),
+    "why": ("kars.cli.why:why", "Explain a decision of the router."),
     "version": ("kars.cli.version:version", "Print the versions of kars and its core."),
 }
 
@@ -31,6 +36,9 @@ EPILOG = """\b
 Examples:
   kars demo
   kars router --upstream http://127.0.0.1:11434/v1 --policy ./policy
+  kars egress blocked --since 10m
+  kars policy learn --write allowlist.json
+  kars why 3f9c1a2b4d5e6f70
   kars audit verify /var/log/kars/audit
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -39,6 +39,25 @@ def table(rows: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in listed), default=0)
     for name, value in listed:
         click.echo(f"{name:<{width}}  {value}")
+
+
+def columns(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: frozenset[str] = frozenset()) -> list[str]:
+    """Lay rows out under heads, aligned; `right` names the columns of numbers. Cells are made safe for a terminal."""
+    cells = [list(heads), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
+    aligned = (
+        "  ".join(
+            cell.rjust(width) if head in right else cell.ljust(width)
+            for head, cell, width in zip(heads, row, widths, strict=True)
+        )
+        for row in cells
+    )
+    return [line.rstrip() for line in aligned]
+
+
+def plain(text: str) -> str:
+    """Show a text that an agent chose: nothing in it may move the cursor, change colours or turn the reading order."""
+    return "".join(char if char.isprintable() else f"\\u{{{ord(char):x}}}" for char in text)
 
 
 def styled(text: str, style: str) -> str:

@@ -9,6 +9,7 @@ from kars.router import flags, process
 EXAMPLES = (
     "kars router --upstream http://127.0.0.1:11434/v1",
     "kars router --upstream https://api.openai.com/v1 --api-key-file key --policy ./policy --audit ./audit",
+    "kars router --upstream http://127.0.0.1:11434/v1 --egress-policy ./egress --egress-mode strict",
     "ANTHROPIC_BASE_URL=https://api.anthropic.com ANTHROPIC_API_KEY=... ROUTER_PORT=0 kars router",
 )
 

@@ -56,21 +56,42 @@ def decode(line: bytes) -> Mapping[str, object] | None:
 
 
 def line(record: Mapping[str, object], *, colour: bool) -> str:
-    """Lay out one record: time, decision, status, action, tokens, milliseconds, the rule or how it ended."""
+    """Lay out one record: time, decision, status, action, tokens or bytes, milliseconds, the rule or how it ended."""
     inner = record.get("call")
     call: Mapping[str, object] = inner if isinstance(inner, dict) else {}
     allowed = record.get("decision") == "allow"
     status = number(call, "status")
     paint = RED if not allowed else GREEN if 0 < status < 400 else YELLOW
     clock = str(record.get("ts", ""))[11:19] or "--:--:--"
-    about = "~" if call.get("estimated") else ""
-    tokens = f"{about}{number(call, 'input_tokens')}+{number(call, 'output_tokens')} tokens"
     took = f"{number(call, 'latency_us') / 1000:.1f} ms"
     action = str(record.get("action", "?"))
+    amount = moved(call) if action.startswith("egress:") else tokens(call)
     why = str(call.get("rule") or call.get("end") or "")
     verdict = "allow" if allowed else "deny"
-    text = f"{clock}  {verdict:<5} {status or '---':>3}  {action:<40} {tokens:>16} {took:>11}  {why}".rstrip()
+    text = f"{clock}  {verdict:<5} {status or '---':>3}  {action:<40} {amount:>16} {took:>11}  {why}".rstrip()
+    # An action holds what the agent named, and that must not steer the terminal.
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return f"{paint}{text}{OFF}" if colour else text
+
+
+def tokens(call: Mapping[str, object]) -> str:
+    """Write the tokens of a model call, input and output."""
+    about = "~" if call.get("estimated") else ""
+    return f"{about}{number(call, 'input_tokens')}+{number(call, 'output_tokens')} tokens"
+
+
+def moved(call: Mapping[str, object]) -> str:
+    """Write the bytes of a connection, sent and received."""
+    return f"{size(number(call, 'sent_bytes'))}+{size(number(call, 'received_bytes'))} bytes"
+
+
+def size(value: int) -> str:
+    """Write a number of bytes in at most four figures and a unit."""
+    for unit in ("", "k", "M", "G"):
+        if value < 10_000:
+            return f"{value}{unit}"
+        value //= 1000
+    return f"{value}T"
 
 
 def number(record: Mapping[str, object], name: str) -> int:

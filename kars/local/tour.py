@@ -37,11 +37,23 @@ POLICY = {
 }
 
 
+def allowlist(model_port: int) -> dict[str, object]:
+    """Make the demo's way out: the model server, whose address no rule but an explicit one reaches, and one website."""
+    return {
+        "schemaVersion": 2,
+        "endpoints": [
+            {"host": "127.0.0.1", "port": model_port, "addresses": ["127.0.0.1/32"]},
+            {"host": "docs.python.org", "port": 443},
+        ],
+    }
+
+
 class Tour:
     """The two processes and their state, in a directory of its own that goes with them."""
 
-    def __init__(self, *, port: int, model_port: int, metrics_port: int, state: Path | None) -> None:
+    def __init__(self, *, port: int, egress_port: int, model_port: int, metrics_port: int, state: Path | None) -> None:
         self.port = port
+        self.egress_port = egress_port
         self.model_port = model_port
         self.metrics_port = metrics_port
         self.keep = state is not None
@@ -70,6 +82,16 @@ class Tour:
         return self.state / "audit"
 
     @property
+    def policy(self) -> Path:
+        """The inference policy."""
+        return self.state / "policy" / "inference-policy.json"
+
+    @property
+    def allowlist(self) -> Path:
+        """The egress allowlist."""
+        return self.state / "egress" / "allowlist.json"
+
+    @property
     def log(self) -> Path:
         """Where the processes' own words go, so that the screen shows calls only."""
         return self.state / "processes.log"
@@ -78,11 +100,16 @@ class Tour:
         """Return an address of the router."""
         return f"http://127.0.0.1:{self.port}{path}"
 
+    def proxy(self) -> str:
+        """Return the address of the egress proxy."""
+        return f"http://127.0.0.1:{self.egress_port}"
+
     def start(self) -> None:
         """Start the model server, then the router, and wait until each answers."""
-        for directory in (self.audit, self.state / "policy"):
+        for directory in (self.audit, self.policy.parent, self.allowlist.parent, self.state / "approvals"):
             directory.mkdir(parents=True, exist_ok=True)
-        (self.state / "policy" / "inference-policy.json").write_text(json.dumps(POLICY, indent=2) + "\n")
+        self.policy.write_text(json.dumps(POLICY, indent=2) + "\n")
+        self.allowlist.write_text(json.dumps(allowlist(self.model_port), indent=2) + "\n")
         model = self.spawn([sys.executable, "-m", "kars.local.demo", "--port", str(self.model_port)], {})
         self.await_true(lambda: accepts(self.model_port), model, "the demo model server")
         router = self.spawn([sys.executable, "-m", "kars", "router"], self.environment())
@@ -103,7 +130,14 @@ class Tour:
             "ANTHROPIC_API_KEY": self.key,
             "AZURE_OPENAI_ENDPOINT": "",
             "FOUNDRY_ENDPOINT": "",
-            "INFERENCE_POLICY_DIR": str(self.state / "policy"),
+            "INFERENCE_POLICY_DIR": str(self.policy.parent),
+            "FORWARD_PROXY_BIND": "127.0.0.1",
+            "FORWARD_PROXY_PORT": str(self.egress_port),
+            "EGRESS_MODE": "strict",
+            "EGRESS_ALLOWLIST_DIR": str(self.allowlist.parent),
+            "EGRESS_APPROVAL_DIR": str(self.state / "approvals"),
+            "EGRESS_LEARNED_PATH": str(self.state / "egress-learned.jsonl"),
+            "BLOCKLIST_FEEDS": "off",
             "KARS_AUDIT_DIR": str(self.audit),
             "TOKEN_BUDGET_PERSIST_PATH": str(self.state / "budgets.json"),
         }
@@ -178,9 +212,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def choose(preferred: int | None) -> tuple[int, int, int]:
-    """Choose the router's, the metrics' and the model server's port, free and different."""
+def choose(preferred: int | None, egress: int | None = None) -> tuple[int, int, int, int]:
+    """Choose the router's, the egress proxy's, the metrics' and the model server's port, free and different."""
     port = ports.free(preferred or 8443)
-    metrics = ports.free(9090, taken=frozenset({port}))
-    model = ports.free(8460, taken=frozenset({port, metrics}))
-    return port, metrics, model
+    out = ports.free(egress or 8444, taken=frozenset({port}))
+    metrics = ports.free(9090, taken=frozenset({port, out}))
+    model = ports.free(8460, taken=frozenset({port, out, metrics}))
+    return port, out, metrics, model

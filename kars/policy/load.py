@@ -1,4 +1,4 @@
-"""Find a mounted bundle's file and read it, bounded. No policy is understood here, and nothing is decided.
+"""Find a mounted bundle's files and read them, bounded. No policy is understood here, and nothing is decided.
 
 A Kubernetes mount is a symlink `..data` that the kubelet swaps in one step: a file can vanish between listing and
 reading, and then the next listing has its successor.
@@ -16,23 +16,32 @@ if TYPE_CHECKING:
 
 # An etcd object is at most 1.5 MiB, so a mounted file is never larger; the core has the same bound.
 MAX_BYTES = 2 * 1024 * 1024
+# An approval is about half a KiB and a ConfigMap 1 MiB at most, so a mount of more files is no mount of ours.
+MAX_FILES = 2048
 # Listings before a vanishing file counts as absent: a swap takes one, so three is already a broken mount.
 ATTEMPTS = 3
 
 
-def find(directory: str, kind: Kind) -> str | None:
-    """Return the path of the bundle's file: the first in sort order with the kind's suffix, dot files left out."""
+class Bundle:
+    """What a mount holds: where, the files under the names that the digest takes, and what was passed over."""
+
+    __slots__ = ("files", "problems", "source")
+
+    def __init__(self, source: str, files: list[tuple[str, bytes]], problems: list[str]) -> None:
+        self.source = source
+        self.files = files
+        self.problems = problems
+
+
+def find(directory: str, kind: Kind) -> list[str]:
+    """Return the names of the kind's files in sort order; none when the directory is not there."""
     try:
         names = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return []
     except OSError as error:
         raise PolicyError(f"{directory}: {error.strerror}") from error
-    for name in sorted(names):
-        path = os.path.join(directory, name)
-        if name.endswith(kind.suffix) and not name.startswith(".") and os.path.isfile(path):
-            return path
-    return None
+    return sorted(name for name in names if kind.takes(name) and os.path.isfile(os.path.join(directory, name)))
 
 
 def read(path: str) -> bytes:
@@ -51,14 +60,34 @@ def read(path: str) -> bytes:
     return bytes(data)
 
 
-def mounted(directory: str, kind: Kind) -> tuple[str, bytes] | None:
-    """Return the path and bytes of the bundle in `directory`, or None when there is none."""
+def mounted(directory: str, kind: Kind) -> Bundle | None:
+    """Return the bundle in `directory`, or None when there is none.
+
+    Of a bundle of one file, an unreadable one is a `PolicyError`. Files of a bundle of many stand alone: an unreadable
+    one is passed over and told, so that it cannot keep in force what was taken away beside it.
+    """
     for _ in range(ATTEMPTS):
-        path = find(directory, kind)
-        if path is None:
+        names = find(directory, kind)
+        if not names:
             return None
         try:
-            return path, read(path)
+            if kind.file:
+                path = os.path.join(directory, names[0])
+                return Bundle(path, [(kind.file, read(path))], [])
+            return gather(directory, names)
         except NotFoundError:
             continue
     return None
+
+
+def gather(directory: str, names: list[str]) -> Bundle:
+    """Read the files of a bundle of many; a `NotFoundError` when one has vanished since the listing."""
+    bundle = Bundle(directory, [], [])
+    for name in names[:MAX_FILES]:
+        try:
+            bundle.files.append((name, read(os.path.join(directory, name))))
+        except PolicyError as error:
+            bundle.problems.append(str(error))
+    if len(names) > MAX_FILES:
+        bundle.problems.append(f"{directory}: {len(names)} files, of which only the first {MAX_FILES} are read")
+    return bundle

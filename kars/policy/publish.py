@@ -11,13 +11,21 @@ from kars.policy import kinds, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kars.policy.kinds import Kind
 
 
-def compile_bundle(kind: Kind, data: bytes) -> _core.Snapshot:
-    """Compile a bundle's bytes; a `PolicyError` says what is wrong and where."""
+Snapshot = _core.Snapshot
+
+
+def compile_bundle(kind: Kind, files: Sequence[tuple[str, bytes]]) -> Snapshot:
+    """Compile a bundle's files of (name, bytes); a `PolicyError` says what is wrong and where.
+
+    Approvals stand alone: one that is not valid is passed over and told in the snapshot's `problems`.
+    """
     try:
-        return _core.Snapshot.compile(kind.name, [(kind.file, data)])
+        return _core.Snapshot.compile(kind.name, files)
     except _core.CoreError as error:
         raise from_core(error) from error
 
@@ -26,19 +34,24 @@ def publish(engine: _core.Engine, kind: Kind, directory: str) -> None:
     """Bring the core up to date with one mount. Never raises for what a mount holds: bad bytes keep the old policy."""
     source = directory
     try:
-        found = load.mounted(directory, kind)
-        if found is None:
+        bundle = load.mounted(directory, kind)
+        if bundle is None:
             engine.clear(kind.name)
             return
-        source, data = found
-        engine.apply(compile_bundle(kind, data))
+        source = bundle.source
+        snapshot = compile_bundle(kind, bundle.files)
+        engine.apply(snapshot)
+        if bundle.problems:
+            # What could not be read, beside what the core itself has passed over.
+            engine.refuse(kind.name, source, "; ".join([*bundle.problems, *snapshot.problems]))
     except PolicyError as error:
         engine.refuse(kind.name, source, str(error))
 
 
 def publish_all(engine: _core.Engine) -> None:
-    """Bring the core up to date with every mount that it watches."""
-    for name, directory in engine.policy_dirs().items():
-        kind = kinds.KINDS.get(name)
-        if kind is not None:
+    """Bring the core up to date with every mount that it watches, in the order of the table of kinds."""
+    directories = engine.policy_dirs()
+    for kind in kinds.KINDS.values():
+        directory = directories.get(kind.name)
+        if directory is not None:
             publish(engine, kind, directory)

@@ -18,9 +18,19 @@ FLAGS = (
     ("--api-key-file", "FILE", "File with the key of --upstream; never shown, and never in a process list."),
     ("--policy", "DIR", "Directory with inference-policy.json (INFERENCE_POLICY_DIR)."),
     ("--audit", "DIR", "Directory of the audit log (KARS_AUDIT_DIR)."),
+    ("--egress-port", "PORT", "Port of the egress proxy; 'off' for none, 0 picks a free one (FORWARD_PROXY_PORT)."),
+    ("--egress-policy", "DIR", "Directory with allowlist.json (EGRESS_ALLOWLIST_DIR)."),
+    ("--egress-mode", "MODE", "strict: only what the policy allows; learn: record and let pass (EGRESS_MODE)."),
 )
 
-DIRECT = {"--port": "ROUTER_PORT", "--policy": "INFERENCE_POLICY_DIR", "--audit": "KARS_AUDIT_DIR"}
+DIRECT = {
+    "--port": "ROUTER_PORT",
+    "--policy": "INFERENCE_POLICY_DIR",
+    "--audit": "KARS_AUDIT_DIR",
+    "--egress-port": "FORWARD_PROXY_PORT",
+    "--egress-policy": "EGRESS_ALLOWLIST_DIR",
+    "--egress-mode": "EGRESS_MODE",
+}
 
 # Part of the host, the variable of the endpoint, the variable of its key; the last row is everything else.
 UPSTREAMS = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 
 from kars import _core, settings
 from kars.errors import AuditError, NotFoundError, UnavailableError, from_core
+from kars.policy.recorded import Row
 
 
 class Variable(msgspec.Struct, frozen=True):
@@ -48,6 +50,20 @@ class AuditReport(msgspec.Struct, frozen=True):
     broken: Break | None
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """What a candidate policy says of one recorded connection; `hint` is the nearest change that would allow it."""
+
+    host: str
+    port: int
+    door: str
+    method: str
+    path: str
+    count: int
+    allowed: bool
+    rule: str
+    hint: str
+
+
 @contextmanager
 def core() -> Iterator[None]:
     """Turn the core's error into ours."""
@@ -74,12 +90,25 @@ def verify_audit(directory: str) -> AuditReport:
     return msgspec.json.decode(report, type=AuditReport)
 
 
-def probe(method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+def setting(name: str) -> str:
+    """Return a variable's value as the router would read it here."""
+    default = next((row[1] for row in _core.settings_table() if row[0] == name), "")
+    return settings.variable(name, default)
+
+
+def probe(method: str, path: str, body: bytes | None, *, overrides: dict[str, str] | None = None) -> tuple[int, bytes]:
     """Call this sandbox's own router, with the admin token where this user may read it."""
     try:
-        return _core.probe(method, path, body, settings.block())
+        return _core.probe(method, path, body, settings.block(overrides))
     except _core.CoreError as error:
         raise UnavailableError(str(error), hint="is the router running, and on ROUTER_PORT?") from error
+
+
+def replay(files: Sequence[tuple[str, bytes]], rows: Sequence[Row]) -> list[Judged]:
+    """Say what egress lists decide about recorded connections now; files are `allowlist.json` and approvals."""
+    with core():
+        answer = _core.replay_egress(list(files), msgspec.json.encode(rows), int(time.time()))
+    return msgspec.json.decode(answer, type=list[Judged])
 
 
 def version() -> str:

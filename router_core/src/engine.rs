@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -172,6 +172,7 @@ impl Engine {
             audit,
             providers,
             tls,
+            egress_tls: OnceLock::new(),
             policy: Handle::default(),
             status: Status::default(),
             health: Health::default(),
@@ -225,7 +226,7 @@ impl Engine {
             let shared = Arc::clone(&self.shared);
             let phase = self.phase.subscribe();
             let egress = egress.iter_mut().filter_map(Vec::pop).collect();
-            let doors = Listeners { api, metrics: metrics.next(), egress };
+            let doors = Listeners { api, metrics: metrics.next(), egress, first: i == 0 };
             self.spawn(format!("kars-serve-{i}"), move || serve(shared, phase, doors))?;
         }
         self.spawn_keeper()?;
@@ -590,11 +591,18 @@ fn admin_token(settings: &Settings) -> Result<Option<Secret>> {
 }
 
 fn flush(shared: &Shared) {
+    sync_learned(shared);
     if let Err(e) = shared.gate.ledger().sync() {
         tracing::error!(error = %e, "budget.sync");
     }
     if let Err(e) = shared.audit.flush() {
         tracing::error!(error = %e, "audit.flush");
+    }
+}
+
+fn sync_learned(shared: &Shared) {
+    if let Err(e) = shared.gate.egress().learned().sync() {
+        tracing::error!(error = %e, "learned.sync");
     }
 }
 
@@ -633,6 +641,7 @@ fn keep(shared: &Shared, changed: &AtomicBool, phase: &watch::Receiver<Phase>, m
         if let Err(e) = shared.gate.ledger().sync() {
             tracing::error!(error = %e, "budget.sync");
         }
+        sync_learned(shared);
         for provider in &shared.providers {
             match provider.refresh() {
                 Ok(true) => tracing::info!(upstream = provider.name(), "credential.rotated"),
@@ -648,6 +657,8 @@ struct Listeners {
     api: TcpListener,
     metrics: Option<TcpListener>,
     egress: Vec<TcpListener>,
+    /// Whether this thread keeps the blocklist, too.
+    first: bool,
 }
 
 /// Binds the egress port: per address, a listener for each serving thread.
@@ -684,6 +695,7 @@ async fn accept_all(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>, door
         |listener, door, most| tokio::task::spawn_local(accept(Rc::clone(&worker), listener, door, most));
     let mut taken = vec![taking(doors.api, Some(Door::Api), share)];
     taken.extend(doors.egress.into_iter().map(|l| taking(l, None, Semaphore::MAX_PERMITS)));
+    taken.extend(doors.first.then(|| tokio::task::spawn_local(forward::feeds::refresh(Rc::clone(&worker)))));
     let probes = doors.metrics.map(|m| taking(m, Some(Door::Metrics), 64));
     loop {
         let now = *phase.borrow_and_update();
@@ -722,7 +734,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Option<Door>, m
                 tokio::task::spawn_local(async move {
                     match door {
                         Some(door) => server::serve(worker, tcp, peer, door).await,
-                        None => forward::serve(worker, tcp, peer).await,
+                        None => forward::serve(worker, tcp).await,
                     }
                     drop(slot);
                 });

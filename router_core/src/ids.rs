@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::limits;
 
 pub use egress::{EgressDoor, EgressReason};
-pub use host::{Destination, Host};
+pub use host::{Destination, Host, HostFault};
 
 /// The shape in which a client expects its errors and events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -24,18 +24,20 @@ def digest(name, data):
 
 def test_the_digest_is_the_controllers_whatever_the_file_is_called():
     data = b'{"displayName": "x"}'
-    assert publish.compile_bundle(kinds.INFERENCE, data).digest == digest(b"inference-policy.json", data)
+    assert publish.compile_bundle(kinds.INFERENCE, [("inference-policy.json", data)]).digest == digest(
+        b"inference-policy.json", data
+    )
 
 
 def test_a_policy_error_names_the_field():
     with pytest.raises(PolicyError, match=r"tokenBudget\.dailyTokens"):
-        publish.compile_bundle(kinds.INFERENCE, b'{"tokenBudget": {"dailyTokens": "many"}}')
+        publish.compile_bundle(kinds.INFERENCE, [("p.json", b'{"tokenBudget": {"dailyTokens": "many"}}')])
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_compiler(data):
     try:
-        assert publish.compile_bundle(kinds.INFERENCE, data).digest.startswith("sha256:")
+        assert publish.compile_bundle(kinds.INFERENCE, [("inference-policy.json", data)]).digest.startswith("sha256:")
     except PolicyError as error:
         assert str(error)
 
@@ -49,7 +51,7 @@ def test_no_bytes_break_the_compiler(data):
 )
 def test_json_that_is_no_policy_is_refused_and_never_breaks_the_compiler(value):
     try:
-        publish.compile_bundle(kinds.INFERENCE, json.dumps(value).encode())
+        publish.compile_bundle(kinds.INFERENCE, [("p.json", json.dumps(value).encode())])
     except PolicyError as error:
         assert str(error)
     else:
@@ -58,7 +60,7 @@ def test_json_that_is_no_policy_is_refused_and_never_breaks_the_compiler(value):
 
 def test_an_unknown_kind_is_an_error_and_not_a_panic():
     with pytest.raises(_core.CoreError):
-        _core.Snapshot.compile("Tomorrow", "x.json", b"{}")
+        _core.Snapshot.compile("Tomorrow", [("x.json", b"{}")])
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_probe_refuses_what_it_does_not_understand(run, words):
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (204, 0), (404, 1), (503, 1)])
 def test_probe_exits_by_the_status(run, monkeypatch, status, expected):
-    monkeypatch.setattr(tools, "probe", lambda method, path, body: (status, b"body"))
+    monkeypatch.setattr(tools, "probe", lambda method, path, body, **_: (status, b"body"))
     code, out, err = run("probe", "/readyz")
     assert (code, out) == (expected, "body\n")
     assert (str(status) in err) == (expected == 1)

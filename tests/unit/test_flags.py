@@ -8,10 +8,14 @@ from kars.router import flags
 
 def test_flags_map_to_variables():
     given = ["--port", "9000", "--policy=/p", "--audit", "/a", "--upstream", "http://127.0.0.1:11434/v1"]
+    given += ["--egress-port", "off", "--egress-policy", "/e", "--egress-mode=strict"]
     assert flags.parse(given) == {
         "ROUTER_PORT": "9000",
         "INFERENCE_POLICY_DIR": "/p",
         "KARS_AUDIT_DIR": "/a",
+        "FORWARD_PROXY_PORT": "off",
+        "EGRESS_ALLOWLIST_DIR": "/e",
+        "EGRESS_MODE": "strict",
         "OPENAI_BASE_URL": "http://127.0.0.1:11434/v1",
     }
 

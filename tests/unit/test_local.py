@@ -84,12 +84,12 @@ def test_a_free_preferred_port_is_taken_and_a_busy_one_is_passed():
 
 
 def test_the_chosen_ports_differ():
-    assert len(set(tour.choose(None))) == 3
+    assert len(set(tour.choose(None))) == 4
 
 
 @pytest.fixture
 def running(tmp_path):
-    with tour.Tour(port=1, model_port=2, metrics_port=3, state=tmp_path) as made:
+    with tour.Tour(port=1, egress_port=4, model_port=2, metrics_port=3, state=tmp_path) as made:
         yield made
 
 
@@ -101,14 +101,14 @@ def test_a_process_that_ends_early_is_reported_with_its_last_words(running):
 
 
 def test_leaving_ends_every_process(tmp_path):
-    with tour.Tour(port=1, model_port=2, metrics_port=3, state=tmp_path) as running:
+    with tour.Tour(port=1, egress_port=4, model_port=2, metrics_port=3, state=tmp_path) as running:
         process = running.spawn([sys.executable, "-c", "import time; time.sleep(60)"], {})
     assert process.poll() is not None
     assert tmp_path.exists()
 
 
 def test_a_temporary_state_goes_with_the_demo():
-    with tour.Tour(port=1, model_port=2, metrics_port=3, state=None) as running:
+    with tour.Tour(port=1, egress_port=4, model_port=2, metrics_port=3, state=None) as running:
         assert running.state.is_dir()
     assert not running.state.exists()
 

@@ -37,6 +37,8 @@ pub enum Interest {
     Read,
     /// Room to write; nothing is read meanwhile.
     Write,
+    /// Either: one direction has bytes to come, the other waits for room.
+    Both,
     /// Nothing but errors: the other side has to catch up first.
     Nothing,
 }
@@ -46,6 +48,7 @@ impl From<Interest> for EventFlags {
         match interest {
             Interest::Read => EventFlags::IN,
             Interest::Write => EventFlags::OUT,
+            Interest::Both => EventFlags::IN | EventFlags::OUT,
             Interest::Nothing => EventFlags::empty(),
         }
     }

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from . import procs
-from .loads import MODELS, Load
+from .loads import MODELS
 from .subjects import SUBJECTS, Running, Site, Subject, free_port, start
 
 # Share of a core that strangers may use in a window before it is repeated, and then marked.
@@ -27,6 +28,21 @@ SATURATED_PERCENT = 95.0
 def say(text: str) -> None:
     """A line of progress."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+class Measurable(Protocol):
+    """A load of any kind."""
+
+    @property
+    def unit(self) -> str:
+        """What CPU time is divided by, as the client's report names it."""
+
+    @property
+    def one_core(self) -> bool:
+        """Whether subject and client share a core."""
+
+    def command(self, binary: str, running: Running, seconds: float) -> list[str]:
+        """The command line of a client that puts it on a subject."""
 
 
 @dataclass
@@ -60,6 +76,19 @@ class Harness:
         if self.mock:
             self.stop(self.mock)
 
+    @contextmanager
+    def served_by(self, subject: Subject) -> Iterator[None]:
+        """Another server stands behind the subjects that are started inside."""
+        usual = self.mock
+        own = start(subject, self.site(subject.name), self.load_core)
+        self.account.pids.add(own.pid)
+        self.mock = own
+        try:
+            yield
+        finally:
+            self.mock = usual
+            self.stop(own)
+
     def site(self, name: str, run: Path | None = None) -> Site:
         """Fresh ports and, unless one is given, a fresh folder."""
         self.runs += 1
@@ -81,7 +110,10 @@ class Harness:
 
     def client(self, running: Running, model: str, *words: str) -> dict[str, Any]:
         """Runs the client to its end; its report, or `error`."""
-        command = self.client_command(running, model, *words)
+        return self.run_client(self.client_command(running, model, *words))
+
+    def run_client(self, command: list[str]) -> dict[str, Any]:
+        """Runs a client's command line to its end; its report, or `error`."""
         with procs.on_core(self.load_core):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
@@ -91,10 +123,7 @@ class Harness:
 
     def client_command(self, running: Running, model: str, *words: str) -> list[str]:
         """The client's command line for a subject."""
-        subject = running.subject
-        name = subject.model_prefix + model
-        where = ["--port", str(running.port), "--path", subject.path, "--model", name]
-        return [self.binary, "client", *where, *words]
+        return running.client_command(self.binary, model, *words)
 
     def totals(self, running: Running) -> dict[str, int]:
         """What the mock behind a subject has served so far."""
@@ -103,13 +132,13 @@ class Harness:
         with urllib.request.urlopen(f"http://127.0.0.1:{mock.port}/totals", timeout=10) as answer:
             return json.load(answer)
 
-    def measure(self, running: Running, load: Load, seconds: float) -> dict[str, Any]:
+    def measure(self, running: Running, load: Measurable, seconds: float) -> dict[str, Any]:
         """One window of a load, repeated once when strangers used the machine."""
-        run = partial(self.client, running, load.model, *load.words(seconds))
+        run = partial(self.run_client, load.command(self.binary, running, seconds))
         if load.one_core:
             procs.move(running.pid, self.load_core)
         try:
-            warm = self.client(running, load.model, *load.words(0.3 if self.quick else 0.7))
+            warm = self.run_client(load.command(self.binary, running, 0.3 if self.quick else 0.7))
             if "error" in warm:
                 return warm
             windows: list[dict[str, Any]] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .subjects import Running
+
 PACE = "mock-paced-t64-f25000-i5000"
 
 
@@ -30,6 +32,10 @@ class Load:
     one_core: bool = False
     # Also for subjects a thousand times slower than the others.
     for_slow: bool = False
+
+    def command(self, binary: str, running: Running, seconds: float) -> list[str]:
+        """The command line of a client that puts it on a subject."""
+        return running.client_command(binary, self.model, *self.words(seconds))
 
     def words(self, seconds: float) -> list[str]:
         """Its options for the client."""

@@ -106,23 +106,22 @@ def growth(harness: Harness, name: str, held: Held) -> float | None:
     try:
         time.sleep(SETTLED_S if name.startswith("kars") else 0.3)
         before = procs.memory_kb(running.pid)["rss"]
-        peak = peak_kb(harness, running, held)
+        words = ["--connections", str(held.streams), "--stream", held.mode, "--announce", "--seconds", "60"]
+        command = harness.client_command(running, held.model, *words)
+        peak = peak_kb(harness, running, command, held.settle_s)
         return None if peak is None else round((peak - before) / held.streams, 1)
     finally:
         harness.stop(running)
 
 
-def peak_kb(harness: Harness, running: Running, held: Held) -> int | None:
-    """The most a subject occupies in the time after all streams have begun."""
-    words = ["--connections", str(held.streams), "--stream", held.mode, "--announce", "--seconds", "60"]
+def peak_kb(harness: Harness, running: Running, command: list[str], settle_s: float) -> int | None:
+    """The most a subject occupies in the time after a client has announced that it holds all it should."""
     with procs.on_core(harness.load_core):
-        client = subprocess.Popen(
-            harness.client_command(running, held.model, *words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         if not select.select([client.stdout], [], [], 20)[0]:
             return None
-        peak, deadline = 0, time.monotonic() + held.settle_s
+        peak, deadline = 0, time.monotonic() + settle_s
         while time.monotonic() < deadline:
             peak = max(peak, procs.memory_kb(running.pid)["rss"])
             time.sleep(0.25)

@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-FILE = "inference-policy.json"
+INFERENCE_POLICY = "inference-policy.json"
+EGRESS_ALLOWLIST = "allowlist.json"
 
 
 class PolicyMount:
     """A folder that looks like a mounted ConfigMap."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file: str = INFERENCE_POLICY) -> None:
         self.folder = folder
+        self.file = file
         self.version = 0
 
     def write(self, policy: dict[str, Any]) -> None:
@@ -26,13 +28,13 @@ class PolicyMount:
         self.version += 1
         version = self.folder / f"..v{self.version}"
         version.mkdir(parents=True)
-        (version / FILE).write_text(json.dumps(policy), encoding="utf-8")
+        (version / self.file).write_text(json.dumps(policy), encoding="utf-8")
 
     def swap(self) -> None:
         """Makes the staged version the one in force."""
         link = self.folder / "..data_tmp"
         link.symlink_to(f"..v{self.version}")
         link.rename(self.folder / "..data")
-        entry = self.folder / FILE
+        entry = self.folder / self.file
         if not entry.is_symlink():
-            entry.symlink_to(f"..data/{FILE}")
+            entry.symlink_to(f"..data/{self.file}")

@@ -9,8 +9,9 @@ from typing import Any
 
 from . import targets
 from .loads import LOADS
+from .tunnels.loads import LOADS as TUNNELS
 
-SHOWN = ("json", "json_100k", "paced_128", "burst")
+SHOWN = ("json", "json_100k", "paced_128", "burst", "connects", "pingpong_32", "bulk_8")
 COLOURS = {"kars": "#0b6e4f", "kars-plain": "#7fbf9f", "floor": "#9aa0a6", "envoy": "#b0413e"}
 OTHER = "#c9b458"
 WIDTH, LEFT, BAR, GAP, TITLE = 760, 130, 16, 5, 34
@@ -19,12 +20,14 @@ WIDTH, LEFT, BAR, GAP, TITLE = 760, 130, 16, 5, 34
 def svg(results: dict[str, Any]) -> str:
     """The picture; loads below each other, one bar for every subject."""
     y = 44
-    parts = [text((12, 24), "CPU per call, event or stream, as a multiple of the floor (log scale)", 15, bold=True)]
+    parts = [
+        text((12, 24), "CPU per call, event, stream or tunnel, as a multiple of the floor (log scale)", 15, bold=True)
+    ]
     for name in SHOWN:
         bars = load_bars(results, name)
         if not bars:
             continue
-        load = LOADS[name]
+        load = LOADS.get(name) or TUNNELS[name]
         parts.append(text((12, y + 18), f"{load.scenario}  {load.about}", 13, bold=True))
         y += TITLE - 8
         top = max(value for _, value in bars)
@@ -38,10 +41,11 @@ def svg(results: dict[str, Any]) -> str:
 
 def load_bars(results: dict[str, Any], load: str) -> list[tuple[str, float]]:
     """Subjects and their median ratio to the floor, cheapest first."""
-    names = {name for one in results["rounds"] for name in one if name != "direct"}
+    rounds = targets.TUNNELS if load in TUNNELS else "rounds"
+    names = {name for one in results[rounds] for name in one if name != "direct"}
     found = []
     for name in names:
-        ratios = targets.per_round(results, targets.ratio(load, name, "floor"))
+        ratios = targets.per_round(results, targets.ratio(load, name, "floor"), rounds)
         if ratios:
             found.append((name, statistics.median(ratios)))
     return sorted(found, key=lambda pair: pair[1])

@@ -9,6 +9,8 @@ from typing import Any
 from . import targets
 from .loads import LOADS, Load
 from .subjects import SUBJECTS
+from .tables import short, table
+from .tunnels import report as tunnels
 
 Results = dict[str, Any]
 
@@ -22,6 +24,7 @@ def markdown(results: Results) -> str:
         "## Targets",
         target_table(results),
         *load_sections(results),
+        *tunnels.sections(results),
         *extra_sections(results),
         fault_section(results),
     ]
@@ -34,7 +37,8 @@ def summary(results: Results) -> str:
     rows = [row for name in SUBJECTS if (row := summary_row(results, loads, name))]
     head = ["CPU ÷ floor", *(load.about for load in loads), "idle RSS MiB", "KiB per stream", "start ms"]
     picture = "![CPU per call, event and stream](benchmarks.svg)"
-    return "\n\n".join(["", conditions(results), table(head, rows), picture, target_table(results), ""])
+    parts = [conditions(results), table(head, rows), tunnels.summary(results), picture, target_table(results)]
+    return "\n\n".join(["", *(part for part in parts if part), ""])
 
 
 def summary_row(results: Results, loads: list[Load], name: str) -> list[str]:
@@ -54,18 +58,13 @@ def summary_row(results: Results, loads: list[Load], name: str) -> list[str]:
 def conditions(results: Results) -> str:
     """What the figures were taken on, and how."""
     machine = results["machine"]
+    rounds = len(results["rounds"] or results["tunnel_rounds"])
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Linux {machine['kernel']}; "
-        f"{len(results['rounds'])} round(s){', quick windows' if results['quick'] else ''}. "
-        "Subject on one core, mock and client on another, loopback, HTTP/1.1 without TLS. "
+        f"{rounds} round(s){', quick windows' if results['quick'] else ''}. "
+        "Subject on one core, client and server on another, loopback, HTTP/1.1 without TLS. "
         "Ratios are taken inside each round; the median of them is shown. Only ratios mean anything elsewhere."
     )
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def target_table(results: Results) -> str:
@@ -176,15 +175,11 @@ def fault_section(results: Results) -> str:
     """Everything that was wrong, round by round."""
     lines = [
         f"- round {number}, {name}: {fault}"
-        for number, one in enumerate(results["rounds"], 1)
+        for rounds in (results["rounds"], results["tunnel_rounds"])
+        for number, one in enumerate(rounds, 1)
         for name, row in one.items()
         for fault in row["faults"]
     ]
-    return "## Faults\n\n" + ("\n".join(lines) if lines else "None: every call was answered, whole, in order and once.")
-
-
-def short(value: float) -> str:
-    """A figure with as many digits as mean something."""
-    if value == 0 or abs(value) >= 1_000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 0.1 or abs(value) >= 10 else f"{value:.2f}"
+    return "## Faults\n\n" + (
+        "\n".join(lines) if lines else "None: all that was asked for came, whole, in order and once."
+    )

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from . import books, procs
 from .harness import Harness, faults, say
 from .loads import LOADS, Load
-from .subjects import SUBJECTS, Running
+from .subjects import SUBJECTS, Running, Subject
 
 
 def run(harness: Harness, number: int, subjects: Sequence[str], scenarios: Sequence[str]) -> dict[str, Any]:
     """One round: by subject, what each load cost, memory, and whatever was wrong."""
     loads = [load for load in LOADS.values() if load.scenario in scenarios and seconds_of(harness, load)]
-    started: dict[str, Running] = {}
     results: dict[str, Any] = {}
-    try:
-        for name in subjects:
-            results[name] = {"loads": {}, "faults": []}
-            try:
-                started[name] = harness.start(SUBJECTS[name])
-            except RuntimeError as error:
-                results[name]["faults"].append(str(error))
-                say(f"round {number}: {name} {error}")
-                continue
-            results[name]["cold_ms"] = round(started[name].cold_ms, 1)
-            results[name]["served"] = {}
+    with all_started(harness, number, [SUBJECTS[name] for name in subjects], results) as started:
         for load in loads:
             run_load(harness, number, load, started, results)
         for name, running in started.items():
@@ -35,10 +25,38 @@ def run(harness: Harness, number: int, subjects: Sequence[str], scenarios: Seque
             if name.startswith("kars"):
                 results[name]["books"] = books.compare(running, results[name]["served"], harness.kars)
                 results[name]["faults"] += results[name]["books"]["faults"]
+    return results
+
+
+@contextmanager
+def all_started(
+    harness: Harness, number: int, subjects: Sequence[Subject], results: dict[str, Any]
+) -> Iterator[dict[str, Running]]:
+    """All subjects side by side; each gets a row in the results, also the one that does not come up."""
+    started: dict[str, Running] = {}
+    try:
+        for subject in subjects:
+            row: dict[str, Any] = {"loads": {}, "faults": []}
+            results[subject.name] = row
+            try:
+                started[subject.name] = harness.start(subject)
+            except RuntimeError as error:
+                row["faults"].append(str(error))
+                say(f"round {number}: {subject.name} {error}")
+                continue
+            row["cold_ms"] = round(started[subject.name].cold_ms, 1)
+            row["served"] = {}
+        yield started
     finally:
         for running in started.values():
             harness.stop(running)
-    return results
+
+
+def in_turn(names: Sequence[str], seed: str) -> list[str]:
+    """An order that the seed decides; the direct one goes first, since others are compared with it."""
+    first, others = [name for name in names if name == "direct"], [name for name in names if name != "direct"]
+    random.Random(seed).shuffle(others)
+    return [*first, *others]
 
 
 def seconds_of(harness: Harness, load: Load) -> float:
@@ -48,14 +66,9 @@ def seconds_of(harness: Harness, load: Load) -> float:
 
 def run_load(harness: Harness, number: int, load: Load, started: dict[str, Running], results: dict[str, Any]) -> None:
     """One load through all subjects; who comes first changes from round to round."""
-    order = [name for name, running in started.items() if load.for_slow or not running.subject.is_slow]
-    # The direct one goes first: its body is what the others are compared with.
-    order.sort(key=lambda name: name != "direct")
-    others = order[1:] if order[:1] == ["direct"] else order
-    random.Random(f"{number} {load.name}").shuffle(others)
-    order = [*order[: len(order) - len(others)], *others]
+    fit = [name for name, running in started.items() if load.for_slow or not running.subject.is_slow]
     expected = None
-    for name in order:
+    for name in in_turn(fit, f"{number} {load.name}"):
         running = started[name]
         before = harness.totals(running)
         report = harness.measure(running, load, seconds_of(harness, load))

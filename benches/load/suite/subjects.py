@@ -65,6 +65,10 @@ class Subject:
     is_optional: bool = False
     path: str = "/v1/chat/completions"
     model_prefix: str = ""
+    # Asked for a tunnel by CONNECT; else its port is the way in.
+    by_connect: bool = True
+    # Whether it serves, where that is not one successful call: its port, its upstream's.
+    is_up: Callable[[int, int], bool] | None = None
     peer: str | None = None
 
     def missing(self, kars: str) -> str | None:
@@ -87,23 +91,29 @@ class Running:
     # Start of the process to the first 200 that came through it, in milliseconds.
     cold_ms: float
     metrics_port: int = 0
+    upstream: int = 0
 
     @property
     def pid(self) -> int:
         """The root of its tree."""
         return self.process.pid
 
+    def client_command(self, binary: str, model: str, *words: str) -> list[str]:
+        """The command line of the client that calls it."""
+        name = self.subject.model_prefix + model
+        return [binary, "client", "--port", str(self.port), "--path", self.subject.path, "--model", name, *words]
+
     def stop(self) -> None:
         """Ends it."""
         procs.stop(self.process)
 
 
-def render(template: str, site: Site) -> Path:
+def render(template: str, site: Site, **more: str) -> Path:
     """Fills a template of `peers/` in and returns where it was put."""
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     each = re.compile(r"#each model\n(.*?)#end\n", re.DOTALL)
     text = each.sub(lambda block: "".join(block[1].replace("@MODEL@", model) for model in site.models), text)
-    values = {"PORT": site.port, "UPSTREAM": site.upstream, "RUN": site.run}
+    values = {"PORT": site.port, "UPSTREAM": site.upstream, "RUN": site.run, **more}
     for name, value in values.items():
         text = text.replace(f"@{name}@", str(value))
     target = site.run / template
@@ -244,14 +254,14 @@ def start(subject: Subject, site: Site, core: int) -> Running:
     try:
         port = await_port(launch, site, process, began)
         model = subject.model_prefix + site.models[0]
-        while not answers(port, subject.path, model):
+        while not (subject.is_up(port, site.upstream) if subject.is_up else answers(port, subject.path, model)):
             check_alive(process, log, began)
             time.sleep(0.0005)
     except BaseException:
         procs.stop(process)
         raise
     cold_ms = (time.perf_counter() - began) * 1e3
-    return Running(subject, process, port, site.run, cold_ms, launch.metrics_port)
+    return Running(subject, process, port, site.run, cold_ms, launch.metrics_port, site.upstream)
 
 
 def await_port(launch: Launch, site: Site, process: subprocess.Popen[bytes], began: float) -> int:

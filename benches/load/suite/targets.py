@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Results = dict[str, Any]
+# Where the rounds of S5 stand in the results.
+TUNNELS = "tunnel_rounds"
 Number = float | None
 
 
@@ -28,10 +30,10 @@ class Verdict:
         return {True: "met", False: "**missed**", None: "not measured"}[self.is_met]
 
 
-def per_round(results: Results, take: Callable[[Results], Number]) -> list[float]:
+def per_round(results: Results, take: Callable[[Results], Number], rounds: str = "rounds") -> list[float]:
     """A figure of each round that has it."""
     found = []
-    for one in results["rounds"]:
+    for one in results[rounds]:
         try:
             value = take(one)
         except (KeyError, TypeError, ZeroDivisionError):
@@ -53,6 +55,17 @@ def ratio(load: str, top: str, bottom: str, *path: str) -> Callable[[Results], N
     """One subject's figure by another's; CPU per unit unless said otherwise."""
     where = path or ("cpu_us",)
     return lambda one: figure(one, top, load, *where) / figure(one, bottom, load, *where)
+
+
+def speed(load: str, top: str, bottom: str, name: str) -> Callable[[Results], Number]:
+    """One subject's speed by another's; None where the other's was the harness's own, which would flatter the first."""
+
+    def take(one: Results) -> Number:
+        if "†" in one[bottom]["loads"][load]["marks"]:
+            return None
+        return figure(one, top, load, name) / figure(one, bottom, load, name)
+
+    return take
 
 
 def difference(load: str, left: str, right: str, *path: str) -> Callable[[Results], Number]:
@@ -82,7 +95,7 @@ def judge(target: str, about: str, values: Sequence[float], at_most: float, limi
 
 def verdicts(results: Results) -> list[Verdict]:
     """Every target of the data plane."""
-    found = [*cost(results), *latency(results), *memory(results), *start(results)]
+    found = [*cost(results), *latency(results), *tunnels(results), *memory(results), *start(results)]
     found.sort(key=lambda verdict: int(verdict.target.removeprefix("T")))
     return [*found, *soundness(results)]
 
@@ -133,6 +146,24 @@ def latency(results: Results) -> list[Verdict]:
             -15,
             "≥ 15",
         ),
+    ]
+
+
+def tunnels(results: Results) -> list[Verdict]:
+    def of(target: str, about: str, take: Callable[[Results], Number], at_most: float, limit: str) -> Verdict:
+        return judge(target, about, per_round(results, take, TUNNELS), at_most, limit)
+
+    def faster(load: str, other: str) -> Callable[[Results], Number]:
+        return speed(load, "kars", other, "ops_per_s" if load == "connects" else "gb_per_s")
+
+    return [
+        of("T7", "CPU per tunnel, governed ÷ Envoy", ratio("connects", "kars", "envoy"), 0.62, "≤ 0.62"),
+        of("T7", "tunnels opened per second ÷ Envoy", faster("connects", "envoy"), -1.6, "≥ 1.6"),
+        of("T7", "CPU per byte to and fro, 32 tunnels ÷ Envoy", ratio("pingpong_32", "kars", "envoy"), 0.75, "≤ 0.75"),
+        of("T8", "CPU per MB, 8 tunnels ÷ Envoy", ratio("bulk_8", "kars", "envoy"), 0.78, "≤ 0.78"),
+        of("T8", "GB/s, 8 tunnels ÷ Envoy", faster("bulk_8", "envoy"), -1.25, "≥ 1.25"),
+        of("T8", "GB/s, 8 tunnels ÷ copies of 8 KiB", faster("bulk_8", "copy8k"), -2.8, "≥ 2.8"),
+        of("T8", "GB/s, 1 tunnel ÷ Envoy", faster("bulk_1", "envoy"), -0.95, "≥ 0.95"),
     ]
 
 
@@ -189,14 +220,20 @@ def soundness(results: Results) -> list[Verdict]:
     windows = [row["cpu_us"] for row in results.get("age", {}).get("windows", {}).values() if row.get("cpu_us")]
     restart = [results.get("age", {}).get(name) for name in ("restart_ms", "first_start_ms")]
     # Windows of the loads are the subject's own; a fault anywhere in them counts.
-    faults = [float(len(one["kars"]["faults"])) for one in results["rounds"] if "kars" in one]
+    every = (("rounds", "loads"), (TUNNELS, "tunnels"))
+    faults = {
+        about: [float(len(one["kars"]["faults"])) for one in results[key] if "kars" in one] for key, about in every
+    }
     budget = results.get("budget")
     # Stopping short of what still fits is as wrong as passing the limit.
     spent = [budget["spent"] / budget["limit"] if budget["is_exact"] else float("inf")] if budget else []
     ages = list(results.get("age", {}).get("windows", {}))
     span = f"after {ages[-1]} calls ÷ after {ages[0]}" if len(ages) > 1 else "by age"
     return [
-        judge("sound", "faults in the loads and the books", [sum(faults)] if faults else [], 0, "0"),
+        *(
+            judge("sound", f"faults in the {about} and their books", [sum(found)] if found else [], 0, "0")
+            for about, found in faults.items()
+        ),
         judge("sound", "tokens spent of the budget's", spent, 1.0, "≤ 1, within a reservation"),
         judge("age", f"CPU per call {span}", [windows[-1] / windows[0]] if len(windows) > 1 else [], 1.1, "≤ 1.1"),
         judge(

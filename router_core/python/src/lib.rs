@@ -9,6 +9,7 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use router_core::engine::{self, Event};
 use router_core::error::{Error, Kind};
+use router_core::policy::egress;
 use router_core::settings::VARIABLES;
 use router_core::telemetry::audit;
 use serde_json::json;
@@ -186,6 +187,22 @@ fn probe(
     py.detach(|| client::call(method, path, body, environment)).map_err(|e| raise(py, &e))
 }
 
+/// Judge recorded connections by egress lists; a JSON list of the rows with what is decided about each.
+#[pyfunction]
+fn replay_egress(py: Python<'_>, files: Vec<(String, Vec<u8>)>, rows: &[u8], now: u64) -> PyResult<Vec<u8>> {
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (&**name, &**data)).collect();
+    let judged = py.detach(|| egress::replay_files(&files, rows, now));
+    Ok(judged.map_err(|e| raise(py, &e))?.into_bytes())
+}
+
+/// The allowlist that allows recorded connections, and what it leaves out.
+#[pyfunction]
+fn propose_egress(py: Python<'_>, rows: &[u8], collapse: bool) -> PyResult<(String, Vec<String>)> {
+    let proposal = py.detach(|| Ok(egress::propose(&egress::read_rows(rows)?, collapse)));
+    let proposal = proposal.map_err(|e| raise(py, &e))?;
+    Ok((proposal.text, proposal.left_out))
+}
+
 /// Version of the core.
 #[pyfunction]
 fn version() -> &'static str {
@@ -201,5 +218,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(settings_table, module)?)?;
     module.add_function(wrap_pyfunction!(verify_audit, module)?)?;
     module.add_function(wrap_pyfunction!(probe, module)?)?;
+    module.add_function(wrap_pyfunction!(replay_egress, module)?)?;
+    module.add_function(wrap_pyfunction!(propose_egress, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)
 }

@@ -1,8 +1,9 @@
 //! Decides which connections may leave the sandbox: blocklist, deny rules, allowlist and live approvals, else deny,
 //! or learn. Only [`Gate::admit_egress`](super::Gate::admit_egress) makes a [`Passage`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -13,6 +14,7 @@ use crate::policy::egress::{Ask, Verdict};
 use crate::policy::snapshot::Snapshot;
 use crate::settings::Settings;
 use crate::telemetry::destinations::{Blocked, Learned, Seen};
+use crate::telemetry::metrics::EgressFigures;
 use crate::wire::address::Cidr;
 
 /// What a connection asks for.
@@ -57,6 +59,8 @@ pub struct Egress {
     learn: AtomicBool,
     blocking: bool,
     blocklist: ArcSwap<Blocklist>,
+    /// Unix seconds at which the blocklist was put in force; 0 before the first.
+    blocklist_at: AtomicU64,
     learned: Learned,
     blocked: Blocked,
     sandbox: Box<str>,
@@ -69,6 +73,7 @@ impl Egress {
             learn: AtomicBool::new(settings.egress.learn),
             blocking: settings.egress.blocklist,
             blocklist: ArcSwap::default(),
+            blocklist_at: AtomicU64::new(0),
             learned,
             blocked: Blocked::default(),
             sandbox: settings.sandbox.as_str().into(),
@@ -95,9 +100,21 @@ impl Egress {
         self.blocklist.load_full()
     }
 
-    /// Puts a blocklist in force.
-    pub fn set_blocklist(&self, list: Blocklist) {
+    /// Puts a blocklist in force; `now` in Unix seconds.
+    pub fn set_blocklist(&self, list: Blocklist, now: u64) {
         self.blocklist.store(Arc::new(list));
+        self.blocklist_at.store(now, Ordering::Relaxed);
+    }
+
+    /// Figures for a scrape; `now` in Unix seconds.
+    pub fn figures(&self, now: u64) -> EgressFigures {
+        let at = self.blocklist_at.load(Ordering::Relaxed);
+        EgressFigures {
+            blocklist_names: self.blocklist.load().len() as u64,
+            blocklist_age: (at > 0).then(|| now.saturating_sub(at)),
+            learned_rows: self.learned.rows().len() as u64,
+            learns: self.learns(),
+        }
     }
 
     /// What learn mode saw.
@@ -112,10 +129,9 @@ impl Egress {
 
     /// Decides about one connection, and notes what learn mode lets pass.
     pub(super) fn admit(&self, reach: &Reach<'_>, snapshot: &Snapshot) -> Result<Passage, Refusal> {
-        self.check_blocklist(reach, snapshot)?;
-        let verdict = snapshot.egress.as_ref().map(|policy| {
-            policy.decide(&Ask { destination: reach.destination, request: reach.request, now: reach.now })
-        });
+        let ask = Ask { destination: reach.destination, request: reach.request, now: reach.now };
+        let verdict = snapshot.egress.as_ref().map(|policy| policy.decide(&ask));
+        self.check_blocklist(reach, matches!(verdict, Some(Verdict::Allow(_))))?;
         if let Some(Verdict::Deny { rule }) = verdict {
             return Err(Refusal::new(
                 EgressReason::DenyRule,
@@ -166,34 +182,53 @@ impl Egress {
         })
     }
 
+    /// Leave for the router's own reading of a blocklist feed, which no policy needs to list. `written` is the address
+    /// that the operator wrote as the feed's host: it is granted. A feed's name may lead to global addresses only.
+    pub fn admit_feed(&self, written: Option<IpAddr>) -> Passage {
+        Passage {
+            reason: EgressReason::Allowlist,
+            rule: "BLOCKLIST_FEEDS".to_owned(),
+            granted: written.map(Cidr::one).into_iter().collect(),
+            max_bytes: 0,
+            expires_at: None,
+        }
+    }
+
     /// Notes a refusal in the table of blocked destinations. `host` is what the client named.
     pub fn note_blocked(&self, host: &str, port: u16, now: u64) {
         self.blocked.record(&self.sandbox, host, port, now);
     }
 
-    fn check_blocklist(&self, reach: &Reach<'_>, _snapshot: &Snapshot) -> Result<(), Refusal> {
+    /// Blocklists win over the policy, but for one thing: an address that a rule writes out was meant.
+    fn check_blocklist(&self, reach: &Reach<'_>, listed: bool) -> Result<(), Refusal> {
         if !self.blocking {
             return Ok(());
         }
         let list = self.blocklist.load();
         let Some(block) = list.check(&reach.destination.host) else { return Ok(()) };
-        let (rule, what) = match block {
-            Block::IpLiteral => {
-                ("blocklist.ip-literal".to_owned(), "addresses without a name are".to_owned())
-            }
-            Block::TopLevel(domain) => (format!("blocklist.tld.{domain}"), format!("all of .{domain} is")),
-            Block::Listed(name) => (format!("blocklist.{name}"), format!("{name} is")),
-        };
-        Err(Refusal::new(
-            EgressReason::Blocklist,
-            &rule,
-            format!(
-                "Domain blocked by threat intelligence blocklist: {what} blocked ({})",
-                reach.destination.host
+        let host = &reach.destination.host;
+        let lists =
+            "blocklists win over the allowlist: take the name off the list, or set BLOCKLIST_ENABLED=false";
+        let (rule, what, hint) = match block {
+            Block::IpLiteral if listed => return Ok(()),
+            Block::IpLiteral => (
+                "blocklist.ip-literal".to_owned(),
+                format!("{host} is an address without a name, and those are blocked"),
+                format!(
+                    "connect by name, or write the endpoint {{\"host\":\"{host}\",...}} into the allowlist"
+                ),
             ),
-            "blocklists win over the allowlist; take the name off the list, or set BLOCKLIST_ENABLED=false"
-                .to_owned(),
-        ))
+            Block::TopLevel(domain) => (
+                format!("blocklist.tld.{domain}"),
+                format!("all of .{domain} is blocked ({host})"),
+                "set BLOCKLIST_ENABLED=false, which lifts every blocklist".to_owned(),
+            ),
+            Block::Listed(name) => {
+                (format!("blocklist.{name}"), format!("{name} is blocked ({host})"), lists.to_owned())
+            }
+        };
+        let message = format!("Domain blocked by threat intelligence blocklist: {what}");
+        Err(Refusal::new(EgressReason::Blocklist, &rule, message, hint))
     }
 }
 

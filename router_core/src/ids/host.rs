@@ -1,9 +1,17 @@
 //! Where a connection goes: one host and port, parsed in one way wherever it is named.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::error::{Error, Result};
+
+/// Longest name in text, without a dot at its end (RFC 1035 §3.1: 255 bytes on the wire).
+const NAME_BYTES: usize = 253;
+/// Longest label (RFC 1035 §3.1).
+const LABEL_BYTES: usize = 63;
 
 /// A DNS name or an IP address that no two parsers read differently.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,21 +22,44 @@ pub enum Host {
     Ip(IpAddr),
 }
 
+/// What is wrong with a host's text, and what to write instead: a predicate such as `is not ASCII: write ...`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostFault(&'static str);
+
+impl fmt::Display for HostFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl From<HostFault> for Error {
+    fn from(fault: HostFault) -> Self {
+        Self::bad_request(format!("the host {fault}"))
+    }
+}
+
 impl Host {
     /// Parses a name, four decimal parts, or an IPv6 address with or without brackets. One dot at a name's end is
     /// taken off. What a resolver would read as an address of its own making (`127.1`, `0x7f.1`, `2130706433`) is
     /// refused, as is everything that is not ASCII: a client sends the `xn--` form.
     pub fn parse(text: &str) -> Result<Self> {
-        if let Some(inside) = text.strip_prefix('[') {
-            let ip = inside.strip_suffix(']').and_then(|inside| inside.parse::<Ipv6Addr>().ok());
-            return ip
-                .map(|ip| Self::Ip(ip.into()))
-                .ok_or_else(|| Error::bad_request("no IPv6 address between [ and ]"));
+        Self::read(text.as_bytes()).map_err(Error::from)
+    }
+
+    /// [`Host::parse`] of bytes, with the fault alone, for texts that name the host's place themselves.
+    pub fn read(text: &[u8]) -> Result<Self, HostFault> {
+        match shape(text)? {
+            Shape::Ip(ip) => Ok(Self::Ip(ip)),
+            Shape::Name(name) => {
+                let name = std::str::from_utf8(name).map_err(|_| HostFault(NOT_ASCII))?;
+                Ok(Self::Name(name.to_ascii_lowercase().into()))
+            }
         }
-        if let Ok(ip) = text.parse::<IpAddr>() {
-            return Ok(Self::Ip(ip));
-        }
-        name(text.strip_suffix('.').unwrap_or(text)).map(|name| Self::Name(name.into()))
+    }
+
+    /// Whether [`Host::read`] accepts `text`; allocates nothing.
+    pub fn check(text: &[u8]) -> Result<(), HostFault> {
+        shape(text).map(|_| ())
     }
 
     /// The name, when it is one.
@@ -74,24 +105,108 @@ impl fmt::Display for Destination {
     }
 }
 
-fn name(text: &str) -> Result<String> {
-    if !text.is_ascii() {
-        return Err(Error::bad_request("a host name is not ASCII: write it in its xn-- form"));
+const NOT_ASCII: &str = "is not ASCII: write it in its xn-- form";
+
+/// What a host's text is.
+enum Shape<'t> {
+    /// A name as written, without a dot at its end.
+    Name(&'t [u8]),
+    Ip(IpAddr),
+}
+
+fn shape(text: &[u8]) -> Result<Shape<'_>, HostFault> {
+    if let Some(inside) = text.strip_prefix(b"[") {
+        let ip = inside.strip_suffix(b"]").and_then(ipv6);
+        return ip.map(|ip| Shape::Ip(ip.into())).ok_or_else(|| HostFault(bracket_fault(inside)));
     }
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if text.is_empty() || text.len() > 253 || !text.split('.').all(label) {
-        return Err(Error::bad_request("not a DNS name: letters, digits, '-', '_' and '.' between them"));
+    if text.contains(&b':') {
+        return ipv6(text).map(|ip| Shape::Ip(ip.into())).ok_or_else(|| HostFault(colon_fault(text)));
     }
-    let name = text.to_ascii_lowercase();
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let hex = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-    if (hex || last.bytes().all(|b| b.is_ascii_digit())) && name.parse::<Ipv4Addr>().is_err() {
-        return Err(Error::bad_request("not an IPv4 address: write four decimal parts"));
+    let name = text.strip_suffix(b".").unwrap_or(text);
+    let mut last: &[u8] = &[];
+    let labels = name.split(|b| *b == b'.').all(|part| {
+        last = part;
+        label(part)
+    });
+    if !labels || name.len() > NAME_BYTES {
+        return Err(HostFault(name_fault(name)));
     }
-    Ok(name)
+    if !numeric(last) {
+        return Ok(Shape::Name(name));
+    }
+    let ip = std::str::from_utf8(name).ok().and_then(|text| text.parse::<Ipv4Addr>().ok());
+    match ip {
+        Some(ip) if name.len() == text.len() => Ok(Shape::Ip(ip.into())),
+        Some(_) => Err(HostFault("has a dot behind its IPv4 address: leave the dot out")),
+        None => Err(HostFault(
+            "is no IPv4 address, and no name ends in a number: write four decimal parts without leading zeros",
+        )),
+    }
+}
+
+fn ipv6(text: &[u8]) -> Option<Ipv6Addr> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn label(label: &[u8]) -> bool {
+    let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
+    label.len() <= LABEL_BYTES
+        && edge(label.first())
+        && edge(label.last())
+        && label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// Whether resolvers read a name with this end as an address of their own making (`inet_aton`; the "ends in a number"
+/// check of the WHATWG URL standard): the parts before it may then be octal, hexadecimal or left out.
+fn numeric(last: &[u8]) -> bool {
+    match last {
+        [b'0', b'x' | b'X', digits @ ..] => digits.iter().all(u8::is_ascii_hexdigit),
+        digits => digits.iter().all(u8::is_ascii_digit),
+    }
+}
+
+#[cold]
+fn bracket_fault(inside: &[u8]) -> &'static str {
+    match (inside.contains(&b']'), inside.contains(&b'%')) {
+        (false, _) => "has a [ without ]: write [IPv6] or a name",
+        (true, true) => "has an IPv6 zone: leave out everything from % to the ]",
+        _ if !inside.ends_with(b"]") => "has text after its ]: write [IPv6]",
+        _ => "has no IPv6 address between [ and ]",
+    }
+}
+
+#[cold]
+fn colon_fault(text: &[u8]) -> &'static str {
+    if text.contains(&b'%') {
+        "has an IPv6 zone: leave out everything from % on"
+    } else {
+        "is no IPv6 address, and a name has no ':': write the port apart from the host"
+    }
+}
+
+/// Why `name` is none, the likeliest cause of a mistake first.
+#[cold]
+fn name_fault(name: &[u8]) -> &'static str {
+    let mut labels = name.split(|b| *b == b'.');
+    if name.is_empty() {
+        "is empty: write a name or an address"
+    } else if !name.is_ascii() {
+        NOT_ASCII
+    } else if name.contains(&b'%') {
+        "has a %: write its characters out"
+    } else if name.contains(&b'@') {
+        "has an @: leave out the user"
+    } else if name.contains(&b'*') {
+        "has a *: write the name that all of them end in"
+    } else if name.iter().any(|b| b.is_ascii_whitespace() || b.is_ascii_control()) {
+        "has white space or a control character in it: leave it out"
+    } else if labels.clone().any(<[u8]>::is_empty) {
+        "has an empty label: write one dot between two labels"
+    } else if name.len() > NAME_BYTES {
+        "is longer than the 253 characters of a DNS name"
+    } else if labels.any(|label| label.len() > LABEL_BYTES) {
+        "has a label longer than the 63 characters of DNS"
+    } else {
+        "is no DNS name: use letters, digits, '_', '.', and '-' inside a label"
+    }
 }

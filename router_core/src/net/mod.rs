@@ -6,6 +6,7 @@ pub mod dial;
 pub mod listener;
 pub mod pipe;
 pub mod resolve;
+pub mod rewind;
 pub mod signal;
 pub mod tls;
 pub mod tunnel;

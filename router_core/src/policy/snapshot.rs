@@ -58,14 +58,18 @@ impl Handle {
     pub fn replace_inference(&self, policy: Option<(Arc<Inference>, String)>) -> u64 {
         let (inference, inference_digest) = policy.map_or((None, String::new()), |(p, d)| (Some(p), d));
         self.replace(|snapshot| {
-            (snapshot.inference, snapshot.inference_digest) = (inference, inference_digest)
+            snapshot.inference = inference;
+            snapshot.inference_digest = inference_digest;
         })
     }
 
     /// Likewise for the egress lists.
     pub fn replace_egress(&self, lists: Option<(Arc<Egress>, String)>) -> u64 {
         let (egress, egress_digest) = lists.map_or((None, String::new()), |(p, d)| (Some(p), d));
-        self.replace(|snapshot| (snapshot.egress, snapshot.egress_digest) = (egress, egress_digest))
+        self.replace(|snapshot| {
+            snapshot.egress = egress;
+            snapshot.egress_digest = egress_digest;
+        })
     }
 
     fn replace(&self, change: impl FnOnce(&mut Snapshot)) -> u64 {

@@ -13,7 +13,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -21,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::net::deadline::Deadline;
 use crate::net::pipe;
+use crate::net::rewind::Rewind;
 use crate::proxy::client::Client;
 use crate::proxy::inbound::{FieldsRef, Inbound};
 use crate::proxy::respond::{self, Failure};
@@ -36,7 +36,7 @@ const PENDING_RESETS: usize = 20;
 
 /// Serves one HTTP/2 connection to its end; `first` has been read from it already.
 pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: SocketAddr, door: Door) {
-    let io = TokioIo::new(Rewind { tcp, first, at: 0 });
+    let io = TokioIo::new(Rewind::new(tcp, first));
     let service_worker = Rc::clone(&worker);
     let service = service_fn(move |request| {
         let worker = Rc::clone(&service_worker);
@@ -155,59 +155,4 @@ fn text(status: u16, body: String) -> Answer {
         http::Response::new(AnswerBody::Text(UnsyncBoxBody::new(Full::new(Bytes::from(body)))));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_REQUEST);
     response
-}
-
-/// A socket with some of its bytes already read.
-struct Rewind {
-    tcp: TcpStream,
-    first: Vec<u8>,
-    at: usize,
-}
-
-impl AsyncRead for Rewind {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let at = self.at;
-        let rest = self.first.get(at..).unwrap_or(&[]);
-        if rest.is_empty() {
-            return Pin::new(&mut self.tcp).poll_read(cx, buf);
-        }
-        let n = rest.len().min(buf.remaining());
-        buf.put_slice(rest.get(..n).unwrap_or(&[]));
-        self.at += n;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Rewind {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
 }

@@ -1,5 +1,7 @@
 //! Endpoints of the engine itself: health, metrics, policy status.
 
+pub mod egress;
+
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
@@ -75,6 +77,7 @@ pub fn metrics(shared: &Shared) -> String {
         row(limits.monthly, standing.month),
     ]);
     shared.metrics.set_audit(shared.audit.appended(), shared.audit.dropped());
+    shared.metrics.set_egress(shared.gate.egress().figures(unix_time().as_secs()));
     shared.metrics.set_generation(shared.generation.load(Ordering::Relaxed));
     let mut text = String::with_capacity(16 * 1024);
     shared.metrics.render(&mut text);

@@ -9,6 +9,8 @@ pub enum Endpoint<'p> {
     Model(ModelRoute<'p>),
     /// An endpoint served by the engine itself.
     Local(Local),
+    /// What the engine tells about egress, and lets an operator change.
+    Egress(EgressRoute),
     /// A route served by the control plane, behind the admin token.
     Cold,
 }
@@ -39,6 +41,31 @@ pub enum Local {
     PolicyStatus,
     /// What coding tools ask first.
     Root,
+}
+
+/// Endpoints about what leaves the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EgressRoute {
+    /// Turns learn mode on or off.
+    Learn,
+    /// What learn mode saw.
+    Learned,
+    /// Forgets what learn mode saw.
+    ClearLearned,
+    /// What was blocked lately, in the reference's older shape.
+    LearnedBlocked,
+    /// The hosts in force.
+    Allowlist,
+    /// One request on the agent's behalf.
+    Fetch,
+    /// How many names the blocklist has.
+    BlocklistStatus,
+    /// Whether the blocklist has a name.
+    BlocklistCheck,
+    /// What was blocked since a moment.
+    Blocked,
+    /// The hosts blocked most often.
+    TopBlocked,
 }
 
 /// A route, or why there is none.
@@ -76,12 +103,28 @@ const LOCALS: [(&str, Local); 6] = [
     ("/", Local::Root),
 ];
 
+const EGRESS: [(&str, &str, EgressRoute); 10] = [
+    ("/egress/learn", "POST", EgressRoute::Learn),
+    ("/egress/learned", READS, EgressRoute::Learned),
+    ("/egress/learned/clear", "POST", EgressRoute::ClearLearned),
+    ("/egress/learned/blocked", READS, EgressRoute::LearnedBlocked),
+    ("/egress/allowlist", READS, EgressRoute::Allowlist),
+    ("/egress/fetch", "POST", EgressRoute::Fetch),
+    ("/blocklist/status", READS, EgressRoute::BlocklistStatus),
+    ("/blocklist/check", "POST", EgressRoute::BlocklistCheck),
+    ("/internal/egress/blocked", READS, EgressRoute::Blocked),
+    ("/internal/egress/blocked/top", READS, EgressRoute::TopBlocked),
+];
+
+/// The methods of what only tells.
+const READS: &str = "GET, HEAD";
+
 const COLD: [&str; 3] = ["/admin/model", "/statusz", "/configz"];
 
 /// Finds the endpoint of a request.
 pub fn find<'p>(method: &str, path: &'p str) -> Found<'p> {
     if let Some((_, local)) = LOCALS.iter().find(|(p, _)| *p == path) {
-        return allow(method, "GET, HEAD", Endpoint::Local(*local));
+        return allow(method, READS, Endpoint::Local(*local));
     }
     if COLD.contains(&path) {
         return Found::Route(Endpoint::Cold);
@@ -110,7 +153,10 @@ pub fn find<'p>(method: &str, path: &'p str) -> Found<'p> {
             return read(method, methods, rest);
         }
     }
-    Found::Nothing
+    match EGRESS.iter().find(|(p, _, _)| *p == path) {
+        Some((_, methods, route)) => allow(method, methods, Endpoint::Egress(*route)),
+        None => Found::Nothing,
+    }
 }
 
 fn post<'p>(method: &str, operation: Operation, rest: &'p str, deployment: Option<&'p str>) -> Found<'p> {
@@ -218,7 +264,18 @@ mod tests {
         assert_eq!(find("GET", "/v1/chat/completions"), Found::WrongMethod("POST"));
         assert_eq!(find("POST", "/healthz"), Found::WrongMethod("GET, HEAD"));
         assert_eq!(find("POST", "/v1/responses/resp_1"), Found::WrongMethod("GET, DELETE"));
+        assert_eq!(find("GET", "/egress/learn"), Found::WrongMethod("POST"));
+        assert_eq!(find("POST", "/internal/egress/blocked"), Found::WrongMethod("GET, HEAD"));
+        assert_eq!(find("GET", "/egress/learned/"), Found::Nothing);
         assert_eq!(find("GET", "/v1/files"), Found::Nothing);
         assert_eq!(find("GET", "/v1/responses/a/b/c"), Found::Nothing);
+    }
+
+    #[test]
+    fn every_egress_path_leads_to_its_own_endpoint() {
+        for (path, methods, route) in EGRESS {
+            let method = methods.split(", ").next().unwrap();
+            assert_eq!(find(method, path), Found::Route(Endpoint::Egress(route)), "{path}");
+        }
     }
 }

@@ -14,9 +14,10 @@ use crate::ids::{Dialect, TraceId};
 use crate::net::deadline::Deadline;
 use crate::proxy::answer::Answer;
 use crate::proxy::client::{Client, H1};
+use crate::proxy::forward::fetch;
 use crate::proxy::inbound::{FieldsRef, Inbound, split_target};
 use crate::proxy::respond::{self, Failure};
-use crate::proxy::routes::{self, Endpoint, Found};
+use crate::proxy::routes::{self, EgressRoute, Endpoint, Found};
 use crate::proxy::worker::Worker;
 use crate::proxy::{call, cold, h2, local};
 use crate::telemetry::metrics::Route;
@@ -421,7 +422,9 @@ pub async fn dispatch(
     let given = inbound.fields.value("x-kars-trace-id").and_then(TraceId::parse);
     let trace = given.unwrap_or_else(|| TraceId::from_bits(worker.random()));
     let found = match routes::find(inbound.method, inbound.path) {
-        Found::Route(Endpoint::Model(_) | Endpoint::Cold) if door == Door::Metrics => Found::Nothing,
+        Found::Route(Endpoint::Model(_) | Endpoint::Cold | Endpoint::Egress(_)) if door == Door::Metrics => {
+            Found::Nothing
+        }
         found => found,
     };
     match found {
@@ -431,6 +434,12 @@ pub async fn dispatch(
         }
         Found::Route(Endpoint::Local(endpoint)) => {
             local::serve(worker, client, inbound, endpoint, peer, trace);
+        }
+        Found::Route(Endpoint::Egress(EgressRoute::Fetch)) => {
+            Box::pin(fetch::serve(worker, client, inbound, peer, trace)).await;
+        }
+        Found::Route(Endpoint::Egress(route)) => {
+            local::egress::serve(worker, client, inbound, route, peer, trace);
         }
         Found::Route(Endpoint::Cold) => Box::pin(cold::serve(worker, client, inbound, peer, trace)).await,
         Found::WrongMethod(methods) => {

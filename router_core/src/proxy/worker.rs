@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::task::Waker;
 
 use arc_swap::ArcSwapOption;
@@ -23,6 +23,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Bytes taken from a socket in one read; one such buffer per thread.
 pub const READ_BYTES: usize = 64 * 1024;
+/// Bytes that a tunnel moves in one read; larger ones gain nothing, smaller ones cost wake-ups.
+const BULK_BYTES: usize = 256 * 1024;
 /// Buffers that a thread keeps for reuse, and the size above which one is let go.
 const SPARE_BUFFERS: usize = 64;
 const SPARE_BYTES: usize = 64 * 1024;
@@ -38,6 +40,8 @@ pub struct Shared {
     pub providers: Vec<Provider>,
     /// TLS to upstreams; `None` when no upstream speaks TLS.
     pub tls: Option<Tls>,
+    /// TLS to what lies outside; loaded when it is first asked for.
+    pub egress_tls: OnceLock<Tls>,
     /// The policy in force.
     pub policy: Handle,
     /// What `/internal/policy-status` tells.
@@ -89,6 +93,7 @@ pub struct Worker {
     pub resolver: Resolver,
     scratch: RefCell<Vec<u8>>,
     content: RefCell<Vec<u8>>,
+    bulk: RefCell<Vec<u8>>,
     spare: RefCell<Vec<Vec<u8>>>,
     tasks: RefCell<Tasks>,
     random: Cell<u64>,
@@ -124,6 +129,7 @@ impl Worker {
             pool: Pool::new(upstreams, idle),
             scratch: RefCell::new(vec![0; READ_BYTES]),
             content: RefCell::default(),
+            bulk: RefCell::default(),
             spare: RefCell::default(),
             tasks: RefCell::default(),
             random: Cell::new(u64::from_le_bytes(seed)),
@@ -133,6 +139,15 @@ impl Worker {
     /// Lends the thread's read buffer for one read; never across a wait.
     pub fn with_scratch<T>(&self, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
         use_it(&mut self.scratch.borrow_mut())
+    }
+
+    /// Lends the thread's large buffer, which only threads that have tunnels have; never across a wait.
+    pub fn with_bulk<T>(&self, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+        let mut bulk = self.bulk.borrow_mut();
+        if bulk.is_empty() {
+            bulk.resize(BULK_BYTES, 0);
+        }
+        use_it(&mut bulk)
     }
 
     /// Lends the thread's empty content buffer for one read; never across a wait.

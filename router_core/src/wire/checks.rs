@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-use crate::ids::Operation;
+use crate::ids::{Host, Operation};
 use crate::wire::body::{Framing, Walker};
-use crate::wire::{head, request, sse, usage};
+use crate::wire::{authority, head, request, sni, sse, usage};
 
 /// A request head: accepted parts lie in the input, obey their grammar, and a prefix never says otherwise.
 pub fn request_head(bytes: &[u8]) {
@@ -172,4 +172,72 @@ pub fn request(bytes: &[u8]) {
     assert!(again.model.is_some_and(|m| m.value == "m") && again.reasoning.is_empty());
     assert_eq!(again.stream_usage, request::StreamUsage::On);
     assert!(again.caps.iter().any(|(key, cap)| *key == "max_tokens" && cap.value == 7));
+}
+
+/// An authority and a URL: the quick check and the reader agree, what is read prints as what reads the same, and
+/// nothing on which parsers differ is in it.
+pub fn authority(bytes: &[u8]) {
+    let named = authority::authority(bytes);
+    assert_eq!(named.is_ok(), authority::well_formed(bytes), "checking is not reading");
+    if let Ok(named) = named {
+        assert!(bytes.is_ascii() && !bytes.iter().any(|b| b" \t\r\n\0@#\\%/?".contains(b)));
+        assert_ne!(named.port, Some(0));
+        let again = named.clone().destination(443).to_string();
+        let again = authority::authority(again.as_bytes());
+        assert!(again.is_ok_and(|again| again.host == named.host && again.port == named.port.or(Some(443))));
+        if let Host::Name(name) = &named.host {
+            assert!(
+                !name.ends_with(|c: char| c.is_ascii_digit() || c == '.')
+                    || name.contains(char::is_alphabetic)
+            );
+            assert!(name.len() <= 253 && name.parse::<std::net::IpAddr>().is_err());
+        }
+    }
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let url = authority::url(text);
+    assert_eq!(url.is_ok(), authority::well_formed_url(text.as_bytes()), "checking is not reading");
+    let Ok(url) = url else { return };
+    assert!(url.target.starts_with('/') && text.ends_with(url.target.get(1..).unwrap_or("")));
+    let scheme = if url.tls { "https" } else { "http" };
+    let at = url.authority.clone().destination(url.port());
+    let again = format!("{scheme}://{at}{}", url.target);
+    let again = authority::url(&again);
+    assert!(
+        again.is_ok_and(|again| again.authority.host == url.authority.host && again.target == url.target)
+    );
+    let head = format!("GET {text} HTTP/1.1\r\nHost: {at}\r\n\r\n");
+    assert!(head.len() > crate::limits::HEAD_BYTES || head::request(head.as_bytes()).is_ok());
+}
+
+/// A client hello: a prefix never says otherwise, and what follows the hello changes nothing. The first byte chooses
+/// the prefix, and the size of the records into which an accepted hello is cut anew.
+pub fn client_hello(bytes: &[u8]) {
+    let Some((choice, bytes)) = bytes.split_first() else { return };
+    let verdict = sni::client_hello(bytes);
+    let cut = bytes.len() * usize::from(*choice) / 256;
+    match (sni::client_hello(bytes.get(..cut).unwrap_or(bytes)), &verdict) {
+        (Ok(None), _) => {}
+        (early, late) => assert_eq!(early.is_ok(), late.is_ok(), "a prefix says otherwise"),
+    }
+    let more = sni::client_hello(&[bytes, &[*choice; 4][..]].concat());
+    let Ok(Some(hello)) = verdict else { return };
+    assert!(more.is_ok_and(|more| more.as_ref() == Some(&hello)), "what follows changes a hello");
+    assert!(!matches!(hello.server_name, Some(Host::Ip(_))));
+    let (mut message, mut rest) = (Vec::new(), bytes);
+    while let [_, _, _, high, low, after @ ..] = rest {
+        let (part, after) = after.split_at(after.len().min(usize::from(*high) << 8 | usize::from(*low)));
+        message.extend_from_slice(part);
+        rest = after;
+        let [_, a, b, c, body @ ..] = &message[..] else { continue };
+        if body.len() >= usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c) {
+            break;
+        }
+    }
+    let size = usize::from(*choice).max(1);
+    let header = |part: &[u8]| [0x16, 3, 1, 0, u8::try_from(part.len()).unwrap_or(0)];
+    let records: Vec<u8> = message.chunks(size).flat_map(|part| [&header(part), part].concat()).collect();
+    match sni::client_hello(&records) {
+        Ok(again) => assert_eq!(again, Some(hello), "records change a hello"),
+        Err(_) => assert!(records.len() > crate::limits::CLIENT_HELLO_BYTES),
+    }
 }

@@ -148,7 +148,8 @@ pub struct ResponseHead<'b> {
 ///
 /// Accepts HTTP/1.0 and HTTP/1.1. One empty line before the request line is skipped (RFC 9112 §2.2) and
 /// counted in `len`. The target is in origin-form, absolute-form (`http`, `https`), authority-form for
-/// CONNECT or `*` for OPTIONS (§3.2), of visible ASCII without `#` and `\`.
+/// CONNECT (there the port and `Host` may be missing) or `*` for OPTIONS (§3.2), of visible ASCII without `#` and `\`.
+/// Hosts are those that [`crate::wire::authority`] reads.
 /// Fails with `TooLarge` above [`limits::HEAD_BYTES`], else with `BadRequest` and the rule that was broken.
 pub fn request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>> {
     let Some(skipped) = leading_line(bytes)? else { return Ok(None) };
@@ -166,7 +167,7 @@ pub fn request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>> {
     rules::target(method, target)?;
     let seen = rules::Seen::scan(head.headers)?;
     let http10 = minor == 0;
-    seen.host(http10)?;
+    seen.host(method, http10)?;
     Ok(Some(RequestHead {
         method,
         target,

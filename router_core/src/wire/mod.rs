@@ -5,6 +5,8 @@ pub mod authority;
 pub mod body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod checks;
+#[cfg(test)]
+mod corpus;
 pub mod edit;
 pub mod head;
 mod members;

@@ -1,8 +1,9 @@
-//! Base URLs, parsed strictly and in this one place.
+//! Base URLs, parsed strictly.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::error::{Error, Kind, Result};
+use crate::wire::authority::{self, Authority, Fault, default_port};
 
 /// Where to connect, and what to call it in `Host` (RFC 9110 §7.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,85 +49,34 @@ impl Base {
     }
 
     fn split(url: &str) -> Result<Self, String> {
-        let (tls, rest) = scheme(url)?;
-        if rest.contains('#') {
+        if url.contains('#') {
             return Err("has a fragment: leave out everything from # on".into());
         }
-        if rest.contains('?') {
+        if url.contains('?') {
             return Err("has a query: leave out everything from ? on".into());
         }
-        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        if authority.contains('@') {
-            return Err("has user info before @: put the key in its own variable".into());
+        let parts = authority::parts(url.as_bytes()).map_err(fault)?;
+        let Authority { host, port } = authority::read(parts.authority).map_err(fault)?;
+        // A `Host` with the dot is another one to many servers, and nobody means it.
+        if parts.authority.split(|b| *b == b':').next().is_some_and(|name| name.ends_with(b".")) {
+            return Err("has a dot at the end of its host: leave the dot out".into());
         }
-        let (host, port) = host_and_port(authority)?;
-        let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        let default = if tls { 443 } else { 80 };
+        let default = default_port(parts.tls);
         let port = port.unwrap_or(default);
-        let authority = if port == default { shown } else { format!("{shown}:{port}") };
+        let authority = if port == default { host.to_string() } else { format!("{host}:{port}") };
+        let (tls, path) = (parts.tls, url.get(url.len() - parts.target.len()..).unwrap_or(""));
+        let host = host.ip().map_or_else(|| host.to_string(), |ip| ip.to_string());
         Ok(Self { origin: Origin { tls, host, port, authority }, path: base_path(path)? })
     }
 }
 
-fn scheme(url: &str) -> Result<(bool, &str), String> {
-    let (scheme, rest) = url.split_once("://").ok_or("is no URL: write http://host or https://host")?;
-    if scheme.eq_ignore_ascii_case("https") {
-        Ok((true, rest))
-    } else if scheme.eq_ignore_ascii_case("http") {
-        Ok((false, rest))
-    } else {
-        Err("has a scheme other than http and https: write https://host".into())
+/// What is wrong, with what to do about it in a setting.
+fn fault(fault: Fault) -> String {
+    match fault {
+        Fault::NoHost => "has no host: write https://host".into(),
+        Fault::UserInfo => "has user info before @: put the key in its own variable".into(),
+        fault => fault.to_string(),
     }
-}
-
-fn host_and_port(authority: &str) -> Result<(String, Option<u16>), String> {
-    if let Some(rest) = authority.strip_prefix('[') {
-        let (inside, after) = rest.split_once(']').ok_or("has a [ without ]: write [IPv6] or a name")?;
-        let ip: Ipv6Addr = inside.parse().map_err(|_| "has no IPv6 address between [ and ]")?;
-        return match after.strip_prefix(':') {
-            Some(digits) => Ok((ip.to_string(), port(digits)?)),
-            None if after.is_empty() => Ok((ip.to_string(), None)),
-            None => Err("has text after ]: write [IPv6]:port".into()),
-        };
-    }
-    let (host, digits) = authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)));
-    Ok((host_name(host)?, digits.map(port).transpose()?.flatten()))
-}
-
-fn port(digits: &str) -> Result<Option<u16>, String> {
-    let plain = (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    let number = digits.parse::<u16>().ok().filter(|n| plain && *n > 0);
-    number.map(Some).ok_or_else(|| "has a port that is not 1 to 65535".into())
-}
-
-/// A DNS name (RFC 1123 §2.1, with `_` as service names have it) or an IPv4 address in four decimal parts.
-fn host_name(host: &str) -> Result<String, String> {
-    if host.is_empty() {
-        return Err("has no host: write https://host".into());
-    }
-    if !host.is_ascii() {
-        return Err("has a host that is not ASCII: write it in its xn-- form".into());
-    }
-    let host = host.to_ascii_lowercase();
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if host.len() > 253 || !host.split('.').all(label) {
-        return Err(
-            "has a host that is no DNS name: use letters, digits, '-' and '.', no dot at the end".into()
-        );
-    }
-    // Resolvers read a name with a numeric end, such as 127.1 or 0x7f.1, as an address of their own making.
-    let last = host.rsplit('.').next().unwrap_or_default();
-    let hex = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-    let numeric = hex || last.bytes().all(|b| b.is_ascii_digit());
-    if numeric && host.parse::<Ipv4Addr>().is_err() {
-        return Err("has a host that is no IPv4 address: write four decimal parts".into());
-    }
-    Ok(host)
 }
 
 fn base_path(path: &str) -> Result<String, String> {

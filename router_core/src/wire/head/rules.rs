@@ -2,6 +2,7 @@
 
 use super::members;
 use crate::error::{Error, Result};
+use crate::wire::authority;
 use crate::wire::body::Framing;
 
 /// What the fields that frame and route a message say, taken in one pass.
@@ -48,7 +49,7 @@ impl Seen {
         if std::mem::replace(&mut self.has_host, true) {
             return Err(Error::bad_request("Host is repeated"));
         }
-        if authority(value, false) { Ok(()) } else { Err(Error::bad_request("malformed Host")) }
+        if authority::well_formed(value) { Ok(()) } else { Err(Error::bad_request("malformed Host")) }
     }
 
     fn take_connection(&mut self, value: &[u8]) {
@@ -81,9 +82,13 @@ impl Seen {
         Err(Error::bad_request("Transfer-Encoding is not exactly 'chunked'"))
     }
 
-    /// Checks that HTTP/1.1 requests name their host (RFC 9112 §3.2).
-    pub(super) fn host(&self, http10: bool) -> Result<()> {
-        if self.has_host || http10 { Ok(()) } else { Err(Error::bad_request("Host is missing")) }
+    /// Checks that HTTP/1.1 requests name their host (RFC 9112 §3.2). Old clients leave it out of a CONNECT, whose target
+    /// is the host.
+    pub(super) fn host(&self, method: &str, http10: bool) -> Result<()> {
+        if self.has_host || http10 || method == "CONNECT" {
+            return Ok(());
+        }
+        Err(Error::bad_request("Host is missing"))
     }
 
     /// Whether the connection persists (RFC 9112 §9.3).
@@ -123,55 +128,18 @@ impl Seen {
     }
 }
 
-/// Checks the request target's form for its method (RFC 9112 §3.2).
+/// Checks the request target's form for its method (RFC 9112 §3.2). A CONNECT may leave out the port, as old clients do.
 pub(super) fn target(method: &str, target: &str) -> Result<()> {
-    // '#' and '\' are no URI characters, and parsers differ on where the path ends at them.
-    let visible = |b: &u8| b.is_ascii_graphic() && *b != b'#' && *b != b'\\';
     let bytes = target.as_bytes();
     let form = match bytes.first() {
-        _ if method == "CONNECT" => authority(bytes, true),
+        _ if method == "CONNECT" => authority::well_formed(bytes),
         Some(b'/') => true,
         Some(b'*') => method == "OPTIONS" && bytes.len() == 1,
-        _ => absolute(bytes),
+        _ => authority::well_formed_url(bytes),
     };
-    if form && bytes.iter().all(visible) {
+    if form && authority::visible(bytes) {
         Ok(())
     } else {
         Err(Error::bad_request("malformed request target"))
     }
-}
-
-fn absolute(target: &[u8]) -> bool {
-    let Some(colon) = memchr::memchr(b':', target) else { return false };
-    let (scheme, rest) = target.split_at_checked(colon).unwrap_or_default();
-    let known = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
-    let Some(rest) = rest.strip_prefix(b"://") else { return false };
-    let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
-    known && rest.get(..end).is_some_and(|host| authority(host, false))
-}
-
-/// Whether `value` is a host with an optional port: a name or IPv4 address of letters, digits, `-._~`, or an IPv6
-/// address in brackets. Narrower than RFC 3986 (no percent-encoding, no sub-delims, no empty host): DNS
-/// names need none of it, and a comma would hide a second host.
-fn authority(value: &[u8], port_required: bool) -> bool {
-    let bracketed = value.strip_prefix(b"[");
-    let end = match bracketed {
-        Some(rest) => memchr::memchr(b']', rest).map_or(0, |at| at + 2),
-        None => memchr::memchr(b':', value).unwrap_or(value.len()),
-    };
-    let (host, port) = value.split_at_checked(end).unwrap_or_default();
-    let name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    let host_valid = match bracketed {
-        Some(_) => host.len() > 2 && host.iter().all(|b| b.is_ascii_hexdigit() || b"[]:.".contains(b)),
-        None => !host.is_empty() && host.iter().all(name),
-    };
-    let port_valid = match port.strip_prefix(b":") {
-        Some(digits) => {
-            (1..=5).contains(&digits.len())
-                && digits.iter().all(u8::is_ascii_digit)
-                && digits.iter().fold(0_u32, |n, b| n * 10 + u32::from(b & 0xf)) <= 65_535
-        }
-        None => port.is_empty() && !port_required,
-    };
-    host_valid && port_valid
 }

@@ -150,13 +150,21 @@ fn refuses_malformed_request_lines() {
         "GET http:/// HTTP/1.1\r\n",
         "GET http://u@a/ HTTP/1.1\r\n",
         "CONNECT / HTTP/1.1\r\n",
-        "CONNECT a HTTP/1.1\r\n",
+        "CONNECT a: HTTP/1.1\r\n",
+        "CONNECT a:0 HTTP/1.1\r\n",
+        "CONNECT u@a:443 HTTP/1.1\r\n",
+        "CONNECT http://a:443 HTTP/1.1\r\n",
+        "CONNECT 127.1:443 HTTP/1.1\r\n",
     ] {
         assert!(request(format!("{line}Host: a\r\n\r\n").as_bytes()).is_err(), "{line:?}");
     }
-    for line in
-        ["OPTIONS * HTTP/1.1", "CONNECT [::1]:443 HTTP/1.1", "GET HTTP://a:1?x HTTP/1.1", "x-y!1 // HTTP/1.1"]
-    {
+    for line in [
+        "OPTIONS * HTTP/1.1",
+        "CONNECT [::1]:443 HTTP/1.1",
+        "CONNECT a HTTP/1.1",
+        "GET HTTP://a:1?x HTTP/1.1",
+        "x-y!1 // HTTP/1.1",
+    ] {
         assert!(request(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()).unwrap().is_some(), "{line:?}");
     }
 }
@@ -179,7 +187,12 @@ fn wants_exactly_one_well_formed_host() {
         "a:b",
         "a:123456",
         "a:65536",
+        "a:0",
         "a:1:2",
+        "a~b",
+        "a..b",
+        "127.1",
+        "0x7f.0.0.1",
         "[::1",
         "[]",
         "[::1]x",
@@ -193,6 +206,8 @@ fn wants_exactly_one_well_formed_host() {
         assert!(request(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).is_err(), "{host}");
     }
     assert!(request(b"GET / HTTP/1.1\r\n\r\n").is_err());
+    assert!(request(b"CONNECT a HTTP/1.1\r\n\r\n").unwrap().is_some());
+    assert!(request(b"CONNECT a HTTP/1.1\r\nHost: a@b\r\n\r\n").is_err());
     assert!(request(b"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n").is_err());
     assert!(request(b"GET / HTTP/1.0\r\n\r\n").unwrap().is_some());
     assert!(request(b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n").is_err());

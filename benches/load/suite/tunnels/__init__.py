@@ -1,0 +1,1 @@
+"""S5: tunnels by CONNECT, what each costs to open, to use and to keep."""

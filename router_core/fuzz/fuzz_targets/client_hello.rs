@@ -1,0 +1,4 @@
+//! See `router_core::wire::checks::client_hello`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| router_core::wire::checks::client_hello(bytes));
