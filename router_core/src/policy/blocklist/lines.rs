@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use crate::ids::Host;
+
 /// Longest name (RFC 1035 §2.3.4, without the dot of the root).
 const NAME_BYTES: usize = 253;
-const LABEL_BYTES: usize = 63;
 
 /// Names that hosts files give the machine itself.
 const LOCAL: [&[u8]; 12] = [
@@ -118,7 +119,7 @@ fn plain(line: &[u8]) -> Line<'_> {
     }
 }
 
-/// A name in the form that [`crate::ids::Host`] gives it, held inline.
+/// A name in the form that [`Host`] gives it, held inline.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Name {
     bytes: [u8; NAME_BYTES],
@@ -128,33 +129,23 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// Accepts and makes of a name what [`crate::ids::Host::parse`] does; `None` for addresses.
+    /// Accepts and makes of a name what [`Host::parse`] does; `None` for addresses.
     pub(super) fn parse(raw: &[u8]) -> Option<Self> {
+        Host::check(raw).ok()?;
+        let address = raw.contains(&b':') || raw.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+        if address {
+            return None;
+        }
         let raw = raw.strip_suffix(b".").unwrap_or(raw);
-        let mut name = Self { bytes: [0; NAME_BYTES], len: raw.len(), labels: 0 };
+        let mut name = Self { bytes: [0; NAME_BYTES], len: raw.len(), labels: 1 };
         let bytes = name.bytes.get_mut(..raw.len())?;
         bytes.copy_from_slice(raw);
         bytes.make_ascii_lowercase();
-        let mut last: &[u8] = &[];
-        for label in bytes.split(|byte| *byte == b'.') {
-            if !is_label(label) {
-                return None;
-            }
-            name.labels += 1;
-            last = label;
-        }
-        let hex = last.strip_prefix(b"0x").is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        (!hex && !last.iter().all(u8::is_ascii_digit)).then_some(name)
+        name.labels += memchr::memchr_iter(b'.', raw).count();
+        Some(name)
     }
 
     pub(super) fn as_str(&self) -> &str {
         self.bytes.get(..self.len).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
     }
-}
-
-fn is_label(label: &[u8]) -> bool {
-    (1..=LABEL_BYTES).contains(&label.len())
-        && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        && label.first() != Some(&b'-')
-        && label.last() != Some(&b'-')
 }

@@ -144,7 +144,7 @@ fn a_line_that_is_no_row_costs_itself() {
     learned.observe(&seen(&to("a.example", 443), 1));
     drop(learned);
     let mut text = fs::read_to_string(&path).unwrap();
-    text += &format!("nonsense\n{}\n{{}}\n", "x".repeat(100_000));
+    text += &["nonsense", &"x".repeat(100_000), "{}\n"].join("\n");
     text +=
         "{\"host\":\"b.example\",\"port\":443,\"door\":\"tls\",\"method\":\"\",\"path\":\"\",\"count\":3,";
     text += "\"first_seen\":1,\"last_seen\":2,\"new\":true}\n";
