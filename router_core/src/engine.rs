@@ -108,6 +108,10 @@ impl Compiled {
 struct Lists {
     allowlist: Option<(Arc<Allowlist>, String)>,
     approvals: Vec<Arc<Approval>>,
+    /// The digest of the approvals' own bytes: what they grant and until when is no part of the merged lists.
+    approvals_digest: String,
+    /// The two digests in force.
+    in_force: (String, String),
 }
 
 /// What the engine's owner is woken for.
@@ -286,7 +290,11 @@ impl Engine {
                     }
                     ours
                 };
-                lock(&self.lists).approvals = approvals.iter().filter(ours).cloned().collect();
+                let approvals = approvals.iter().filter(ours).cloned().collect();
+                let mut lists = lock(&self.lists);
+                lists.approvals = approvals;
+                lists.approvals_digest.clone_from(&compiled.digest);
+                drop(lists);
                 self.combine();
                 if !problems.is_empty() {
                     let source = self.shared.settings.egress.approval_dir.display().to_string();
@@ -313,8 +321,9 @@ impl Engine {
     /// Puts in force what the mounted egress lists make together. Without the allowlist nothing is: approvals only add.
     fn combine(&self) {
         let shared = &self.shared;
-        let lists = lock(&self.lists);
-        let Some((allowlist, digest)) = &lists.allowlist else {
+        let mut lists = lock(&self.lists);
+        let Some((allowlist, digest)) = lists.allowlist.clone() else {
+            lists.in_force = Default::default();
             if shared.policy.load().egress.is_some() {
                 let generation = shared.policy.replace_egress(None);
                 shared.generation.store(generation, Ordering::Relaxed);
@@ -322,12 +331,13 @@ impl Engine {
             }
             return self.forget(APPROVAL);
         };
-        let egress = egress::Egress::new(Arc::clone(allowlist), lists.approvals.clone());
+        let egress = egress::Egress::new(allowlist, lists.approvals.clone());
         let merged = Digest::of_files(&[(MERGED_NAME, egress.merged().as_bytes())]).to_string();
-        let before = shared.policy.load_full();
-        if before.egress_digest != *digest || shared.status.digest(APPROVAL).as_ref() != Some(&merged) {
+        let mounted = (digest.clone(), lists.approvals_digest.clone());
+        if lists.in_force != mounted {
+            lists.in_force = mounted;
             let generation = shared.policy.replace_egress(Some((Arc::new(egress), digest.clone())));
-            self.in_force(ALLOWLIST, digest, generation);
+            self.in_force(ALLOWLIST, &digest, generation);
         }
         self.loaded(APPROVAL, &merged);
     }
@@ -379,7 +389,10 @@ impl Engine {
                 self.combine();
             }
             _ => {
-                lock(&self.lists).approvals.clear();
+                let mut lists = lock(&self.lists);
+                lists.approvals.clear();
+                lists.approvals_digest.clear();
+                drop(lists);
                 self.combine();
             }
         }

@@ -2,7 +2,8 @@
 
 The sandbox has no route but to the other namespace, which holds addresses that are global elsewhere. Its guard is the
 one that the egress-guard container sets up: everything of the agent's user is dropped, but for loopback, DNS and what
-is redirected to the router. Needs root, `ip` and iptables.
+is redirected to the router. Loopback is let through by address: a redirected packet still shows the interface that it
+was meant for, so `-o lo` would drop it. Needs root, `ip` and iptables.
 """
 
 import contextlib
@@ -32,8 +33,9 @@ def run(*command: str) -> None:
 def rules(program: str) -> Iterator[list[str]]:
     """The guard's rules for the agent's user, for `iptables` or `ip6tables`, in their order."""
     own = ["-m", "owner", "--uid-owner", str(AGENT)]
+    loopback = "127.0.0.0/8" if program == "iptables" else "::1/128"
     for match, target in (
-        (["-o", "lo"], "ACCEPT"),
+        (["-d", loopback], "ACCEPT"),
         (["-p", "udp", "--dport", "53"], "ACCEPT"),
         (["-p", "tcp", "--dport", "53"], "ACCEPT"),
         (["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"], "ACCEPT"),
