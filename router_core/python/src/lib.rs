@@ -48,6 +48,7 @@ struct Snapshot {
 impl Snapshot {
     /// Decode strictly and compile files of (name, bytes). Raises `CoreError` of kind `policy` that names the field.
     #[staticmethod]
+    #[expect(clippy::needless_pass_by_value, reason = "PyO3 makes the argument from Python's own")]
     fn compile(py: Python<'_>, kind: &str, files: Vec<(String, Vec<u8>)>) -> PyResult<Self> {
         let files: Vec<(&str, &[u8])> = files.iter().map(|(name, data)| (&**name, &**data)).collect();
         let compiled = py.detach(|| engine::Compiled::new(kind, &files));

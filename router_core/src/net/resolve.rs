@@ -187,7 +187,8 @@ impl Drop for Flight<'_> {
     }
 }
 
-/// The addresses that may be dialled: global ones, and those that `granted` holds.
+/// The addresses that may be dialled: global ones, and those that `granted` holds. A metadata service, which hands out
+/// credentials, takes a grant of exactly its address: no wide block is meant to open it.
 ///
 /// # Errors
 /// The first address that was turned down, when there is none to dial.
@@ -200,7 +201,9 @@ pub fn screen(
     let mut allowed = Vec::with_capacity(found.len());
     for ip in found {
         let class = classify(*ip);
-        if class.is_global() || granted.iter().any(|block| block.contains(*ip)) {
+        let exact = class == Class::Metadata;
+        let grants = |block: &Cidr| block.contains(*ip) && (!exact || block.is_one());
+        if class.is_global() || granted.iter().any(grants) {
             allowed.push(SocketAddr::new(*ip, destination.port));
         } else {
             barred.get_or_insert(Barred { address: *ip, class });

@@ -68,7 +68,7 @@ class World:
         for part in certificate.cert_chain_pems:
             part.write_to_path(str(self.folder / "certificate.pem"), append=True)
         (self.folder / "router/egress/allowlist.json").write_text(json.dumps(ALLOWLIST))
-        (self.www / "hello").write_text("hello\n")
+        (self.www / "hello").write_text("greetings\n")
         self.sandbox.start()
         # The agent and the router are users of their own.
         for path in [self.folder, *self.folder.rglob("*")]:

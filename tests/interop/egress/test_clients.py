@@ -39,7 +39,7 @@ clients = pytest.mark.parametrize("client", CLIENTS)
 def test_an_allowed_site_answers(world: World, client: str, url: str, variables: dict[str, str]):
     done = world.run([*CLIENTS[client], url], **variables)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "hello" in done.stdout
+    assert "greetings" in done.stdout
     assert "200" in done.stdout + done.stderr
 
 
@@ -50,7 +50,7 @@ def test_a_site_that_nobody_allowed_does_not(world: World, client: str, url: str
     before = len(world.records(decision="deny"))
     done = world.run([*CLIENTS[client], url], **variables)
     said = done.stdout + done.stderr
-    assert "hello" not in said
+    assert "greetings" not in said
     if url.startswith("http:") or variables:
         assert "403" in said, said
     assert len(world.records(decision="deny")) > before
@@ -122,7 +122,7 @@ def test_a_redirected_hello_is_dialled_by_its_name_and_not_where_the_agent_sent_
     # The agent claims a name that is allowed, at an address of its own choice.
     lie = ["--resolve", f"site.example.com:443:{INTERNET_V4[1]}"]
     done = world.run(["curl", "-sS", "-m", "10", *lie, "https://site.example.com/hello"])
-    assert done.stdout == "hello\n", done.stderr
+    assert done.stdout == "greetings\n", done.stderr
     (*_, last) = world.records(action="egress:tls:site.example.com:443")
     assert last["address"] == INTERNET_V4[0]
 
@@ -151,6 +151,6 @@ def test_every_byte_of_a_redirected_tunnel_is_counted(world: World):
 @ways
 def test_a_site_with_ipv6_alone_is_reached(world: World, variables: dict[str, str]):
     done = world.run(["curl", "-sS", "-m", "10", "https://six.example.com/hello"], **variables)
-    assert done.stdout == "hello\n", done.stderr
+    assert done.stdout == "greetings\n", done.stderr
 
 
