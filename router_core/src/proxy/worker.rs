@@ -13,6 +13,7 @@ use crate::gate::Gate;
 use crate::net::resolve::Resolver;
 use crate::net::signal::Signal;
 use crate::net::tls::Tls;
+use crate::net::tunnel;
 use crate::policy::health::Health;
 use crate::policy::provider::Provider;
 use crate::policy::snapshot::{Handle, Status};
@@ -23,8 +24,6 @@ use crate::telemetry::metrics::Metrics;
 
 /// Bytes taken from a socket in one read; one such buffer per thread.
 pub const READ_BYTES: usize = 64 * 1024;
-/// Bytes that a tunnel moves in one read; larger ones gain nothing, smaller ones cost wake-ups.
-const BULK_BYTES: usize = 256 * 1024;
 /// Buffers that a thread keeps for reuse, and the size above which one is let go.
 const SPARE_BUFFERS: usize = 64;
 const SPARE_BYTES: usize = 64 * 1024;
@@ -145,7 +144,8 @@ impl Worker {
     pub fn with_bulk<T>(&self, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut bulk = self.bulk.borrow_mut();
         if bulk.is_empty() {
-            bulk.resize(BULK_BYTES, 0);
+            // Zeroed pages that nobody touches cost nothing, so tunnels of small messages use little of it.
+            *bulk = vec![0; tunnel::BUFFER_BYTES];
         }
         use_it(&mut bulk)
     }

@@ -547,6 +547,14 @@ fn a_grant_lets_exactly_its_block_through() {
 }
 
 #[test]
+fn a_wide_grant_does_not_open_a_metadata_service() {
+    let found = ips(&["169.254.169.254"]);
+    let to = destination("metadata.internal", 80);
+    assert!(screen(&found, &to, &blocks(&["169.254.0.0/16", "0.0.0.0/0"])).is_err());
+    assert_eq!(screen(&found, &to, &blocks(&["169.254.169.254"])).unwrap(), sockets(&["169.254.169.254:80"]));
+}
+
+#[test]
 fn no_answer_at_all_bars_nothing_and_leaves_nothing_to_dial() {
     assert_eq!(screen(&[], &destination("a.example", 443), &[]), Ok(Vec::new()));
 }
