@@ -182,6 +182,24 @@ class Mount:
             visible.symlink_to(Path("..data") / name)
         return data
 
+    def swap(self, files: Mapping[str, dict | bytes]) -> None:
+        """Swaps in a version that has exactly these files."""
+        self.made += 1
+        version = self.folder / f"..2026_01_01_00_00_{self.made:02}.1"
+        version.mkdir()
+        for name, content in files.items():
+            (version / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        fresh = self.folder / "..data_tmp"
+        fresh.symlink_to(version.name)
+        fresh.rename(self.folder / "..data")
+        for name in files:
+            visible = self.folder / name
+            if not visible.is_symlink():
+                visible.symlink_to(Path("..data") / name)
+        for visible in self.folder.iterdir():
+            if not visible.name.startswith("..") and visible.name not in files:
+                visible.unlink()
+
     def remove(self, name: str = "inference-policy.json") -> None:
         """Takes the file away, as when its ConfigMap loses the key."""
         (self.folder / name).unlink()

@@ -26,6 +26,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::egress::{Passage, Refusal};
@@ -194,11 +195,10 @@ impl Conn {
 /// What a tunnel under `passage` may use: an approval's end is the tunnel's, too.
 fn tunnel_limits(worker: &Worker, passage: &Passage) -> tunnel::Limits {
     let settings = &worker.shared.settings.egress;
-    let now = unix_time().as_secs();
-    let granted = passage.expires_at().map(|at| Duration::from_secs(at.saturating_sub(now)));
-    let lifetime = settings.lifetime.into_iter().chain(granted).min();
+    let granted = passage.expires_at().map(|at| Duration::from_secs(at).saturating_sub(unix_time()));
+    let until = settings.lifetime.into_iter().chain(granted).min().map(|life| Instant::now() + life);
     let bytes = if passage.max_bytes() == 0 { settings.max_bytes } else { passage.max_bytes() };
-    tunnel::Limits { idle: settings.idle, lifetime, bytes }
+    tunnel::Limits { idle: settings.idle, until, bytes }
 }
 
 /// Writes all of `bytes` within the deadline; `false` when the peer does not take them, or the router stops.

@@ -20,6 +20,9 @@ use crate::proxy::worker::Worker;
 use crate::telemetry::audit::Record;
 use crate::telemetry::metrics::{DenialKind, EgressEnd};
 
+/// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open.
+const LONG: Duration = Duration::from_secs(10);
+
 /// The facts of one attempt.
 pub struct Visit {
     worker: Rc<Worker>,
@@ -47,6 +50,8 @@ pub struct Visit {
     /// How it ended; `None` while the client can only have left.
     pub end: Option<EgressEnd>,
     denied: bool,
+    /// Whether its going on was told.
+    told: bool,
 }
 
 impl Visit {
@@ -79,6 +84,7 @@ impl Visit {
             received: 0,
             end: None,
             denied: false,
+            told: false,
         }
     }
 
@@ -233,8 +239,14 @@ impl Visit {
 }
 
 impl Visit {
-    /// Notes that it is still under way, after long enough to matter.
-    pub fn goes_on(&self) {
+    /// When it is to be told that it goes on; `None` once it was.
+    pub fn long(&self) -> Option<Instant> {
+        (!self.told).then(|| self.started + LONG)
+    }
+
+    /// Tells that it is still under way.
+    pub fn goes_on(&mut self) {
+        self.told = true;
         self.audit("open");
     }
 
