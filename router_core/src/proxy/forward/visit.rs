@@ -18,6 +18,7 @@ use crate::proxy::forward::Conn;
 use crate::proxy::forward::relay::{Broke, Done};
 use crate::proxy::worker::Worker;
 use crate::telemetry::audit::Record;
+use crate::telemetry::destinations::Seen;
 use crate::telemetry::metrics::{DenialKind, EgressEnd};
 
 /// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open.
@@ -52,6 +53,15 @@ pub struct Visit {
     denied: bool,
     /// Whether its going on was told.
     told: bool,
+    /// What learn mode notes once the destination is reached.
+    lesson: Option<Box<Lesson>>,
+}
+
+/// What learn mode notes. The address guard speaks last, so it waits for that.
+struct Lesson {
+    destination: Destination,
+    request: Option<(String, String)>,
+    listed: bool,
 }
 
 impl Visit {
@@ -85,6 +95,7 @@ impl Visit {
             end: None,
             denied: false,
             told: false,
+            lesson: None,
         }
     }
 
@@ -130,6 +141,13 @@ impl Visit {
                 self.reason = Some(passage.reason());
                 passage.rule().clone_into(&mut self.rule);
                 shared.metrics.egress_decided(self.door, passage.reason());
+                self.lesson = shared.gate.egress().learns().then(|| {
+                    Box::new(Lesson {
+                        destination: destination.clone(),
+                        request: request.map(|(method, path)| (method.to_owned(), path.to_owned())),
+                        listed: passage.reason() != EgressReason::Learn,
+                    })
+                });
             }
             Err(refusal) => self.refused(refusal),
         }
@@ -190,6 +208,7 @@ impl Visit {
         self.open = true;
         self.worker.shared.metrics.egress_dialled(took);
         self.worker.shared.metrics.tunnel_opened();
+        self.learn();
     }
 
     /// Notes that a connection made earlier serves again.
@@ -197,12 +216,26 @@ impl Visit {
         self.address = address;
         self.open = true;
         self.worker.shared.metrics.tunnel_opened();
+        self.learn();
     }
 
     /// Notes that it happens inside a tunnel, which counts its bytes.
     pub fn inside(&mut self, tunnel: &Self) {
         self.address = tunnel.address;
         self.inside = true;
+        self.learn();
+    }
+
+    fn learn(&mut self) {
+        let Some(lesson) = self.lesson.take() else { return };
+        let request = lesson.request.as_ref().map(|(method, path)| (method.as_str(), path.as_str()));
+        self.worker.shared.gate.egress().learned().observe(&Seen {
+            destination: &lesson.destination,
+            door: self.door,
+            request,
+            listed: lesson.listed,
+            now: unix_time().as_secs(),
+        });
     }
 
     /// Notes bytes that are no request.
