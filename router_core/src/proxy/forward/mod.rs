@@ -50,11 +50,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream) {
     let place = Place::take(&worker);
     let deadline = Deadline::new(worker.shared.settings.egress.head);
     let mut conn = Conn { worker, tcp, deadline, buffer: Vec::new() };
-    if place.0.shared.egress_connections.load(Ordering::Relaxed)
-        > place.0.shared.settings.egress.max_connections
-    {
-        return busy(conn).await;
-    }
+    let Some(_place) = place else { return busy(conn).await };
     // A slow head is the client's own loss: nothing was asked for yet, so nothing is told but to an HTTP client.
     match conn.read_some().await {
         Ok(true) => {}
@@ -78,9 +74,13 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream) {
 struct Place(Rc<Worker>);
 
 impl Place {
-    fn take(worker: &Rc<Worker>) -> Self {
-        worker.shared.egress_connections.fetch_add(1, Ordering::Relaxed);
-        Self(Rc::clone(worker))
+    /// `None` when there is none: a connection that is told so takes no place from others meanwhile.
+    fn take(worker: &Rc<Worker>) -> Option<Self> {
+        let most = worker.shared.settings.egress.max_connections;
+        let one_more = |taken| (taken < most).then_some(taken + 1);
+        let taken = &worker.shared.egress_connections;
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(Rc::clone(worker)))
     }
 }
 
