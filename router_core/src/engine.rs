@@ -277,8 +277,8 @@ impl Engine {
             Policy::Inference(policy) => self.apply_inference(policy, &compiled.digest),
             Policy::Allowlist(list) => {
                 lock(&self.lists).allowlist = Some((Arc::clone(list), compiled.digest.clone()));
-                self.loaded(ALLOWLIST, &compiled.digest);
                 self.combine();
+                self.loaded(ALLOWLIST, &compiled.digest);
             }
             Policy::Approvals(approvals) => {
                 let mut problems = compiled.problems.clone();
