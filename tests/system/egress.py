@@ -1,14 +1,15 @@
 """The egress proxy from both of its sides: destinations that behave as told, a router in front of them, and tunnels.
 
-    with proxy(tmp_path) as way, Server(echo) as server:
-        way.allow(way.place("echo.test.example", server.port))
-        with way.tunnel("echo.test.example", server.port) as tunnel:
-            tunnel.send(b"hello")
+with proxy(tmp_path) as way, Server(echo) as server:
+    way.allow(way.place("echo.test.example", server.port))
+    with way.tunnel("echo.test.example", server.port) as tunnel:
+        tunnel.send(b"hello")
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import select
@@ -16,7 +17,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -205,13 +206,22 @@ class Proxy:
     def wait_list(self) -> None:
         """Waits until the mounted allowlist is in force."""
         data = (self.lists.folder / "allowlist.json").read_bytes()
-        self.wait_status("EgressAllowlist", digest=client_digest("allowlist.json", data), last_error=None)
+        self.wait_status("EgressAllowlist", digest=bundle_digest("allowlist.json", data), last_error=None)
 
     def approve(self, *documents: dict) -> None:
         """Mounts exactly these approvals, and waits until they are in force."""
         before = self.router.log.count('"policy.applied"')
         self.approvals.swap({f"approval-{document['approvalName']}.json": document for document in documents})
         until(lambda: self.router.log.count('"policy.applied"') > before, told=lambda: self.router.log[-2000:])
+
+    def wait_merged(self) -> None:
+        """Waits until what is mounted as approvals is in force, where none of it is bad."""
+        places = set()
+        for path in [self.lists.folder / "allowlist.json", *self.approvals.folder.glob("approval-*.json")]:
+            document = json.loads(path.read_bytes())
+            found = document.get("endpoints", document.get("hosts", []))
+            places |= {(rule["host"].lower(), rule.get("port", 443)) for rule in found}
+        self.wait_status("EgressApproval", digest=merged_digest(places))
 
     def wait_status(self, kind: str, **members: object) -> dict:
         """Waits until the policy status has a row with these members."""
@@ -274,13 +284,18 @@ class Proxy:
         return len(os.listdir(f"/proc/{self.router.pid}/fd"))
 
 
-def client_digest(name: str, data: bytes) -> str:
+def bundle_digest(name: str, data: bytes) -> str:
     """The digest of a bundle of one file, as the specification has it."""
-    import hashlib
-
     name_bytes = name.encode()
     framed = struct.pack("!Q", len(name_bytes)) + name_bytes + struct.pack("!Q", len(data)) + data
     return "sha256:" + hashlib.sha256(framed).hexdigest()
+
+
+def merged_digest(places: Iterable[tuple[str, int]]) -> str:
+    """The digest of all lists together, as the specification has it."""
+    endpoints = [{"host": host, "port": port} for host, port in sorted(places)]
+    text = json.dumps({"schemaVersion": 1, "endpoints": endpoints}, separators=(",", ":"))
+    return bundle_digest("merged-allowlist.json", text.encode())
 
 
 @contextlib.contextmanager

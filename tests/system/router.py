@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.system import client
@@ -46,11 +46,11 @@ class Router:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, wait: bool = True) -> "Router":
-        """Starts it; returns when it is ready."""
+    def start(self, *, wait: bool = True, under: Sequence[str] = ()) -> "Router":
+        """Starts it; returns when it is ready. `under` is a command that becomes it, such as a shell with limits."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kars", "router"],
+                [*under, sys.executable, "-m", "kars", "router"],
                 env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
