@@ -173,7 +173,7 @@ impl Young {
     async fn heard(&mut self) -> Heard {
         let Self { conn: Conn { worker, tcp, deadline, buffer }, upstream, visit, limits, hold, .. } = self;
         let due = limits.due().min(hold.unwrap_or_else(|| limits.due()));
-        deadline.set(visit.long().map_or(due, |long| long.min(due)));
+        deadline.set(visit.long.map_or(due, |long| long.min(due)));
         let mut answered = std::pin::pin!(upstream.ready(Interest::READABLE));
         poll_fn(|cx| {
             if worker.shared.is_killed() {
@@ -216,11 +216,11 @@ pub async fn pump(conn: Conn, upstream: TcpStream, mut visit: Visit, limits: tun
     let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_bulk(|bulk| use_it(bulk));
     let stop = || worker.shared.is_killed();
     let mut moving = std::pin::pin!(tunnel::run(tcp, upstream, buffer, limits, lend, stop));
-    if let Some(long) = visit.long() {
+    if let Some(long) = visit.long {
         deadline.set(long);
     }
     let moved = poll_fn(|cx| {
-        if visit.long().is_some() && deadline.poll(cx).is_ready() {
+        if visit.long.is_some() && deadline.poll(cx).is_ready() {
             visit.goes_on();
         }
         moving.as_mut().poll(cx)

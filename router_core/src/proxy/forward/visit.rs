@@ -51,8 +51,8 @@ pub struct Visit {
     /// How it ended; `None` while the client can only have left.
     pub end: Option<EgressEnd>,
     denied: bool,
-    /// Whether its going on was told.
-    told: bool,
+    /// When it is to be told that it goes on; `None` once it was.
+    pub long: Option<Instant>,
     /// What learn mode notes once the destination is reached.
     lesson: Option<Box<Lesson>>,
 }
@@ -74,10 +74,11 @@ impl Visit {
     pub fn of(worker: &Rc<Worker>, door: EgressDoor) -> Self {
         worker.shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let decision_id = worker.random();
+        let started = Instant::now();
         Self {
             worker: Rc::clone(worker),
             door,
-            started: Instant::now(),
+            started,
             decision_id,
             trace: TraceId::from_bits(decision_id),
             destination: String::new(),
@@ -94,7 +95,7 @@ impl Visit {
             received: 0,
             end: None,
             denied: false,
-            told: false,
+            long: Some(started + LONG),
             lesson: None,
         }
     }
@@ -272,14 +273,9 @@ impl Visit {
 }
 
 impl Visit {
-    /// When it is to be told that it goes on; `None` once it was.
-    pub fn long(&self) -> Option<Instant> {
-        (!self.told).then(|| self.started + LONG)
-    }
-
     /// Tells that it is still under way.
     pub fn goes_on(&mut self) {
-        self.told = true;
+        self.long = None;
         self.audit("open");
     }
 
