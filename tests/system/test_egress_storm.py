@@ -290,7 +290,7 @@ class TestStorm:
             until(lambda: narrow.connects("echo.test.example", server.port))
 
     def test_the_router_asks_for_all_descriptors_that_it_may_have(self, tmp_path):
-        limits = ["sh", "-c", 'ulimit -Hn 4096; ulimit -Sn 256; exec "$@"', "sh"]
+        limits = ["sh", "-c", 'ulimit -Sn 256; ulimit -Hn 4096; exec "$@"', "sh"]
         with proxy(tmp_path) as way:
             way.router.stop()
             way.router.start(under=limits)
