@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -13,14 +12,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::gate::egress::Refusal;
 use crate::ids::{Destination, EgressDoor};
-use crate::limits;
 use crate::net::deadline::Deadline;
 use crate::net::rewind::Rewind;
 use crate::net::tunnel;
@@ -28,14 +26,9 @@ use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::sniff::{self, Look};
 use crate::proxy::forward::visit::Visit;
 use crate::proxy::forward::{Conn, connect, tunnel_limits};
-use crate::proxy::upstream::LocalExecutor;
+use crate::proxy::h2::builder;
 use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::EgressEnd;
-
-/// Tunnels on one connection.
-const STREAMS: u32 = 256;
-/// Streams reset before they were served (rapid reset, CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
 
 /// How such a connection begins.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -49,13 +42,7 @@ pub async fn serve(conn: Conn) {
         let worker = Rc::clone(&service_worker);
         async move { Ok::<_, Infallible>(Box::pin(answer(worker, request)).await) }
     });
-    let connection = hyper::server::conn::http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .keep_alive_interval(Duration::from_secs(30))
-        .serve_connection(io, service);
+    let connection = builder().serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let mut leaving = false;
     poll_fn(|cx| {
