@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::gate::egress::{Passage, Refusal};
@@ -137,7 +137,6 @@ enum Heard {
 /// Waits for either side to say something; the client's bytes are read, the destination's stay in its socket.
 async fn heard(conn: &mut Conn, upstream: &TcpStream) -> Heard {
     let Conn { worker, tcp, deadline, buffer, .. } = conn;
-    let mut answered = std::pin::pin!(upstream.ready(Interest::READABLE));
     poll_fn(|cx| {
         if worker.shared.is_killed() {
             return Poll::Ready(Heard::Nobody);
@@ -153,7 +152,7 @@ async fn heard(conn: &mut Conn, upstream: &TcpStream) -> Heard {
             Poll::Ready(_) => return Poll::Ready(Heard::Gone),
             Poll::Pending => {}
         }
-        if answered.as_mut().poll(cx).is_ready() {
+        if upstream.poll_read_ready(cx).is_ready() {
             return Poll::Ready(Heard::Upstream);
         }
         deadline.poll(cx).map(|()| Heard::Nobody)

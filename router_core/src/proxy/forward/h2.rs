@@ -13,12 +13,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::gate::egress::Refusal;
-use crate::ids::{Destination, EgressDoor};
+use crate::ids::{Destination, EgressDoor, EgressReason};
 use crate::net::deadline::Deadline;
 use crate::net::rewind::Rewind;
 use crate::net::tunnel;
@@ -122,50 +122,90 @@ struct Way {
     moved: u64,
 }
 
+/// Why a tunnel ends before it is known what it carries.
+enum Stop {
+    Refused(Refusal),
+    Ended(EgressEnd),
+}
+
+/// What happened while the client's first bytes were awaited.
+enum Heard {
+    Client,
+    /// The client has closed its side.
+    Gone,
+    Upstream,
+    Nobody,
+}
+
 impl Stream {
     async fn run(mut self, mut visit: Visit, to: &Destination) {
         let mut out = Way::default();
         if self.worker.shared.settings.egress.strict_names
-            && let Err(refusal) = self.inspect(&mut out, to).await
+            && let Err(stop) = self.inspect(&mut out, to).await
         {
-            return visit.refused(&refusal);
+            visit.sent += out.moved;
+            return match stop {
+                Stop::Refused(refusal) => visit.refused(&refusal),
+                Stop::Ended(end) => visit.end = Some(end),
+            };
         }
         visit.end = Some(self.pump(&mut out, &mut visit).await);
     }
 
     /// Waits until the client's first bytes say what it speaks, or the destination speaks first.
-    async fn inspect(&mut self, out: &mut Way, to: &Destination) -> Result<(), Refusal> {
-        let mut deadline = Deadline::new(self.worker.shared.settings.egress.head);
+    async fn inspect(&mut self, out: &mut Way, to: &Destination) -> Result<(), Stop> {
+        let settings = &self.worker.shared.settings.egress;
+        let (head, idle) = (settings.head, self.limits.idle);
+        let mut deadline = Deadline::new(idle);
         loop {
-            let (reason, message) = match sniff::look(&out.bytes, &to.host) {
+            let look = sniff::look(&out.bytes, &to.host);
+            let (reason, message) = match look {
                 Look::Opaque => return Ok(()),
                 Look::Refuse(reason, message) => (reason, message),
                 Look::Http => (
-                    crate::ids::EgressReason::Fronting,
+                    EgressReason::Fronting,
                     "cleartext HTTP inside an HTTP/2 tunnel is not relayed; use CONNECT over HTTP/1.1"
                         .to_owned(),
                 ),
                 Look::Hold | Look::Pass => {
-                    let Self { io, upstream, worker, .. } = self;
-                    let mut answered = std::pin::pin!(upstream.ready(Interest::READABLE));
-                    let more = poll_fn(|cx| {
-                        let before = out.bytes.len();
-                        if poll_read(worker, io, &mut out.bytes, cx).is_ready() {
-                            return Poll::Ready(out.bytes.len() > before);
-                        }
-                        if answered.as_mut().poll(cx).is_ready() {
-                            return Poll::Ready(false);
-                        }
-                        deadline.poll(cx).map(|()| false)
-                    });
-                    if more.await {
-                        continue;
+                    let pass = look == Look::Pass;
+                    deadline.set_after(if pass { idle } else { head });
+                    match self.heard(out, pass, &mut deadline).await {
+                        Heard::Client => continue,
+                        // A server that speaks first, or to half a request, speaks no HTTP/1.
+                        Heard::Upstream => return Ok(()),
+                        Heard::Gone if out.bytes.is_empty() => return Ok(()),
+                        Heard::Gone => return Err(Stop::Ended(EgressEnd::ClientReset)),
+                        Heard::Nobody => return Err(Stop::Ended(EgressEnd::Idle)),
                     }
-                    return Ok(());
                 }
             };
-            return Err(Refusal::new(reason, "egress-fronting", message, String::new()));
+            return Err(Stop::Refused(Refusal::new(reason, "egress-fronting", message, String::new())));
         }
+    }
+
+    /// Waits for either side to say something; what may `pass` goes on meanwhile.
+    async fn heard(&mut self, out: &mut Way, pass: bool, deadline: &mut Deadline) -> Heard {
+        let Self { io, upstream, worker, .. } = self;
+        poll_fn(|cx| {
+            if worker.shared.is_killed() {
+                return Poll::Ready(Heard::Nobody);
+            }
+            if pass && matches!(out.poll_write(upstream, cx), Poll::Ready(Err(()))) {
+                return Poll::Ready(Heard::Upstream);
+            }
+            let before = out.bytes.len();
+            match poll_read(worker, io, &mut out.bytes, cx) {
+                Poll::Ready(Ok(())) if out.bytes.len() > before => return Poll::Ready(Heard::Client),
+                Poll::Ready(_) => return Poll::Ready(Heard::Gone),
+                Poll::Pending => {}
+            }
+            match upstream.poll_read_ready(cx) {
+                Poll::Ready(_) => Poll::Ready(Heard::Upstream),
+                Poll::Pending => deadline.poll(cx).map(|()| Heard::Nobody),
+            }
+        })
+        .await
     }
 
     /// Moves bytes both ways; gives how it ended.
@@ -214,6 +254,20 @@ impl Stream {
 }
 
 impl Way {
+    /// Writes what was read and not written yet.
+    fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        to: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ()>> {
+        while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
+            let n = ready!(Pin::new(&mut *to).poll_write(cx, rest)).map_err(|_| ())?;
+            self.at += n;
+            self.moved += n as u64;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll<R, W>(
         &mut self,
         worker: &Worker,
@@ -226,11 +280,7 @@ impl Way {
         W: AsyncWrite + Unpin,
     {
         loop {
-            while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
-                let n = ready!(Pin::new(&mut *to).poll_write(cx, rest)).map_err(|_| ())?;
-                self.at += n;
-                self.moved += n as u64;
-            }
+            ready!(self.poll_write(to, cx))?;
             self.bytes.clear();
             self.at = 0;
             if self.ended {
