@@ -211,7 +211,7 @@ impl Stream {
     /// Moves bytes both ways; gives how it ended.
     async fn pump(&mut self, out: &mut Way, visit: &mut Visit) -> EgressEnd {
         let Self { io, upstream, worker, limits } = self;
-        let until = limits.lifetime.map(|life| Instant::now() + life);
+        let until = limits.until;
         let mut deadline = Deadline::new(limits.idle);
         let mut back = Way::default();
         let mut moved = 0;
