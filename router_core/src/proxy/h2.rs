@@ -30,9 +30,9 @@ use crate::proxy::upstream::LocalExecutor;
 use crate::proxy::worker::Worker;
 
 /// Streams that one connection may have open: an agent's parallel calls, not a flood.
-const STREAMS: u32 = 256;
+pub const STREAMS: u32 = 256;
 /// Streams reset before they were served (rapid reset, CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
+pub const PENDING_RESETS: usize = 20;
 
 /// Serves one HTTP/2 connection to its end; `first` has been read from it already.
 pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: SocketAddr, door: Door) {

@@ -174,7 +174,6 @@ impl Young {
         let Self { conn: Conn { worker, tcp, deadline, buffer }, upstream, visit, limits, hold, .. } = self;
         let due = limits.due().min(hold.unwrap_or_else(|| limits.due()));
         deadline.set(visit.long.map_or(due, |long| long.min(due)));
-        let mut answered = std::pin::pin!(upstream.ready(Interest::READABLE));
         poll_fn(|cx| {
             if worker.shared.is_killed() {
                 return Poll::Ready(Heard::Nobody(EgressEnd::Drained));
@@ -191,7 +190,7 @@ impl Young {
                 Poll::Ready(Err(_)) => return Poll::Ready(Heard::Nobody(EgressEnd::ClientReset)),
                 Poll::Pending => {}
             }
-            if answered.as_mut().poll(cx).is_ready() {
+            if upstream.poll_read_ready(cx).is_ready() {
                 return Poll::Ready(Heard::Upstream);
             }
             while deadline.poll(cx).is_ready() {

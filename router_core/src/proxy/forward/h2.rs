@@ -25,14 +25,11 @@ use crate::net::rewind::Rewind;
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::visit::Visit;
 use crate::proxy::forward::{Conn, Place, connect, full, tunnel_limits};
+use crate::proxy::h2::{PENDING_RESETS, STREAMS};
 use crate::proxy::worker::Worker;
 
 use stream::Stream;
 
-/// Tunnels on one connection.
-const STREAMS: u32 = 256;
-/// Streams reset before they were served (rapid reset, CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
 /// Bytes that a client may send ahead in one tunnel, and in all of a connection: a destination that reads nothing holds
 /// its own tunnel up, and sixteen of them are needed to hold the connection up.
 const STREAM_WINDOW: u32 = 256 * 1024;
