@@ -131,6 +131,16 @@ class TestBytes:
                 tunnel.send(b"GET whatever\r\n")
                 assert tunnel.until(b"\r\n") == b"GET whatever\r\n"
 
+    @pytest.mark.parametrize("before", [b"", b"\r\n", b"\r\n\r\n", b"\n"], ids=["plain", "line", "lines", "bare"])
+    def test_a_request_for_another_host_is_found_behind_empty_lines_too(self, before: bytes, way: Proxy):
+        host = f"fronted-{before.hex()}x.test.example"
+        with scripted() as server:
+            way.allow(way.place(host, server.port))
+            with way.tunnel(host, server.port, early=before) as tunnel:
+                tunnel.send(b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n")
+                assert tunnel.response().status in {400, 403}
+            assert b"other" not in rest(server.connection())
+
     def test_ipv6_literals_are_reached_under_a_grant_alone(self, way: Proxy):
         with Server(echo, "::1") as server:
             granted = {"host": "::1", "port": server.port, "addresses": ["::1"]}
