@@ -112,7 +112,7 @@ impl Egress {
         EgressFigures {
             blocklist_names: self.blocklist.load().len() as u64,
             blocklist_age: (at > 0).then(|| now.saturating_sub(at)),
-            learned_rows: self.learned.rows().len() as u64,
+            learned_rows: self.learned.len() as u64,
             learns: self.learns(),
         }
     }

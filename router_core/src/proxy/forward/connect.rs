@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason};
-use crate::net::tunnel;
+use crate::net::{dial, tunnel};
 use crate::proxy::forward::reach::{self, Failed};
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::relay::{self, Pinned};
@@ -21,7 +22,8 @@ use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::EgressEnd;
 use crate::wire::sni;
 
-/// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open.
+/// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open. From then on its
+/// destination is watched by the kernel; shorter ones do without those calls.
 const LONG: Duration = Duration::from_secs(10);
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
 
@@ -80,8 +82,9 @@ async fn inspect(
     limits: tunnel::Limits,
 ) {
     let mut sent = 0;
+    let (head, idle) = (conn.worker.shared.settings.egress.head, conn.worker.shared.settings.egress.idle);
     loop {
-        match sniff::look(&conn.buffer, &to.host) {
+        let until = match sniff::look(&conn.buffer, &to.host) {
             Look::Opaque => break,
             Look::Http => {
                 let pinned = Pinned { destination: to, upstream, visit, passed: sent };
@@ -95,18 +98,19 @@ async fn inspect(
                 let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
                 return conn.finish(&last).await;
             }
-            Look::Hold => conn.deadline.set_after(conn.worker.shared.settings.egress.head),
+            Look::Hold => Instant::now() + head,
             Look::Pass => {
+                conn.deadline.set_after(idle);
                 let rest = conn.buffer.get(sent..).unwrap_or(&[]);
                 if !write_all(&conn.worker, &mut upstream, rest, &mut conn.deadline).await {
                     return;
                 }
                 visit.sent += rest.len() as u64;
                 sent = conn.buffer.len();
-                conn.deadline.set_after(conn.worker.shared.settings.egress.idle);
+                Instant::now() + idle
             }
-        }
-        match heard(&mut conn, &upstream).await {
+        };
+        match hear(&mut conn, &upstream, &mut visit, until).await {
             Heard::Client => {}
             // A server that speaks first, or to half a request, speaks no HTTP/1.
             Heard::Upstream => break,
@@ -132,6 +136,20 @@ enum Heard {
     /// The client has closed its side.
     Gone,
     Nobody,
+}
+
+/// [`heard`] before `until`; a tunnel that lasts is told meanwhile.
+async fn hear(conn: &mut Conn, upstream: &TcpStream, visit: &mut Visit, until: Instant) -> Heard {
+    let long = visit.started + LONG;
+    if !visit.lasting && long < until {
+        conn.deadline.set(long);
+        match heard(conn, upstream).await {
+            Heard::Nobody if !conn.worker.shared.is_killed() => lasts(visit, upstream),
+            other => return other,
+        }
+    }
+    conn.deadline.set(until);
+    heard(conn, upstream).await
 }
 
 /// Waits for either side to say something; the client's bytes are read, the destination's stay in its socket.
@@ -166,18 +184,25 @@ pub async fn pump(conn: Conn, upstream: TcpStream, mut visit: Visit, limits: tun
     let Conn { worker, tcp, mut deadline, buffer } = conn;
     let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_bulk(|bulk| use_it(bulk));
     let stop = || worker.shared.is_killed();
-    let mut moving = std::pin::pin!(tunnel::run(tcp, upstream, buffer, limits, lend, stop));
     deadline.set_after(LONG);
-    let mut told = false;
-    let moved = poll_fn(|cx| {
-        if !told && deadline.poll(cx).is_ready() {
-            told = true;
-            visit.goes_on();
-        }
-        moving.as_mut().poll(cx)
-    });
-    let moved = moved.await;
+    let moved = {
+        let mut moving = std::pin::pin!(tunnel::run(&tcp, &upstream, buffer, limits, lend, stop));
+        let both = poll_fn(|cx| {
+            if !visit.lasting && deadline.poll(cx).is_ready() {
+                lasts(&mut visit, &upstream);
+            }
+            moving.as_mut().poll(cx)
+        });
+        both.await
+    };
+    drop((tcp, upstream));
     visit.moved(&moved);
+}
+
+/// A tunnel has lived for [`LONG`].
+fn lasts(visit: &mut Visit, upstream: &TcpStream) {
+    visit.goes_on();
+    dial::keep_alive(upstream);
 }
 
 /// A destination from a CONNECT's target; the port is 443 where none is written.

@@ -21,7 +21,7 @@ use crate::gate::egress::Refusal;
 use crate::ids::{Destination, EgressDoor};
 use crate::net::deadline::Deadline;
 use crate::net::rewind::Rewind;
-use crate::net::tunnel;
+use crate::net::{dial, tunnel};
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::sniff::{self, Look};
 use crate::proxy::forward::visit::Visit;
@@ -124,6 +124,7 @@ struct Way {
 
 impl Stream {
     async fn run(mut self, mut visit: Visit, to: &Destination) {
+        dial::keep_alive(&self.upstream);
         let mut out = Way::default();
         if self.worker.shared.settings.egress.strict_names
             && let Err(refusal) = self.inspect(&mut out, to).await

@@ -24,7 +24,8 @@ use crate::telemetry::metrics::{DenialKind, EgressEnd};
 pub struct Visit {
     worker: Rc<Worker>,
     door: EgressDoor,
-    started: Instant,
+    /// When it began.
+    pub started: Instant,
     decision_id: u64,
     trace: TraceId,
     destination: String,
@@ -38,6 +39,8 @@ pub struct Visit {
     open: bool,
     /// Whether it happens inside a tunnel, which is counted by itself.
     inside: bool,
+    /// Whether it has been told that it goes on.
+    pub lasting: bool,
     /// Sent to the client.
     pub status: u16,
     /// Bytes from the client to the destination.
@@ -74,6 +77,7 @@ impl Visit {
             established: None,
             open: false,
             inside: false,
+            lasting: false,
             status: 0,
             sent: 0,
             received: 0,
@@ -234,7 +238,8 @@ impl Visit {
 
 impl Visit {
     /// Notes that it is still under way, after long enough to matter.
-    pub fn goes_on(&self) {
+    pub fn goes_on(&mut self) {
+        self.lasting = true;
         self.audit("open");
     }
 
