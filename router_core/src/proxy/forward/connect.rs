@@ -1,24 +1,21 @@
 //! CONNECT over HTTP/1.1 (RFC 9110 §9.3.6): decide, dial, answer, look at the first bytes inside, move the rest.
 
 use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason};
 use crate::net::tunnel;
+use crate::proxy::forward::opening::{Listener, Opening};
 use crate::proxy::forward::reach::{self, Failed};
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::relay::{self, Pinned};
-use crate::proxy::forward::sniff::{self, Look};
+use crate::proxy::forward::sniff;
 use crate::proxy::forward::visit::Visit;
-use crate::proxy::forward::{Conn, tunnel_limits, write_all};
+use crate::proxy::forward::{Conn, tunnel_limits};
 use crate::proxy::worker::Worker;
-use crate::telemetry::metrics::EgressEnd;
 use crate::wire::sni;
 
 /// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open.
@@ -35,7 +32,7 @@ pub async fn serve(mut conn: Conn, destination: Destination, trace: Option<Vec<u
     };
     visit.status = 200;
     let limits = tunnel_limits(&conn.worker, &passage);
-    conn.deadline.set_after(conn.worker.shared.settings.egress.idle);
+    conn.deadline.set_after(conn.worker.shared.settings.egress.head);
     if !conn.write(ESTABLISHED).await {
         return;
     }
@@ -54,10 +51,21 @@ pub async fn leave(
     request: Option<(&str, &str)>,
 ) -> Result<(Passage, TcpStream), Answer> {
     let passage = visit.ask(destination, request).map_err(|refusal| refuse::denied(&refusal, visit))?;
-    match reach::open(worker, destination, &passage).await {
+    let upstream = dial(worker, visit, destination, &passage).await?;
+    Ok((passage, upstream))
+}
+
+/// Connects under a leave; the error is the answer to send.
+pub async fn dial(
+    worker: &Worker,
+    visit: &mut Visit,
+    destination: &Destination,
+    passage: &Passage,
+) -> Result<TcpStream, Answer> {
+    match reach::open(worker, destination, passage).await {
         Ok((upstream, address)) => {
             visit.connected(address);
-            Ok((passage, upstream))
+            Ok(upstream)
         }
         Err(Failed::Barred(refusal)) => {
             visit.refused(&refusal);
@@ -79,86 +87,29 @@ async fn inspect(
     to: Destination,
     limits: tunnel::Limits,
 ) {
-    let mut sent = 0;
-    loop {
-        match sniff::look(&conn.buffer, &to.host) {
-            Look::Opaque => break,
-            Look::Http => {
-                let pinned = Pinned { destination: to, upstream, visit, passed: sent };
-                return Box::pin(relay::inside(conn, pinned)).await;
-            }
-            Look::Refuse(reason, message) => {
-                let hint = "name one host everywhere, or set EGRESS_FRONTING=allow".to_owned();
-                let refusal = Refusal::new(reason, "egress-fronting", message, hint);
-                visit.refused(&refusal);
-                let tls = conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
-                let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
-                return conn.finish(&last).await;
-            }
-            Look::Hold => conn.deadline.set_after(conn.worker.shared.settings.egress.head),
-            Look::Pass => {
-                let rest = conn.buffer.get(sent..).unwrap_or(&[]);
-                if !write_all(&conn.worker, &mut upstream, rest, &mut conn.deadline).await {
-                    return;
-                }
-                visit.sent += rest.len() as u64;
-                sent = conn.buffer.len();
-                conn.deadline.set_after(conn.worker.shared.settings.egress.idle);
-            }
+    let Conn { worker, tcp, deadline, buffer } = &mut conn;
+    let upstream_side = &mut upstream;
+    let mut listener = Listener { worker, client: tcp, buffer, sent: 0, upstream: upstream_side, deadline };
+    let opening = listener.listen(&to.host).await;
+    let sent = listener.sent;
+    visit.sent += sent as u64;
+    match opening {
+        Opening::Opaque => {
+            conn.consume(sent);
+            pump(conn, upstream, visit, limits).await;
         }
-        match heard(&mut conn, &upstream).await {
-            Heard::Client => {}
-            // A server that speaks first, or to half a request, speaks no HTTP/1.
-            Heard::Upstream => break,
-            Heard::Nobody => {
-                visit.end = Some(EgressEnd::Idle);
-                return;
-            }
-            Heard::Gone => {
-                if conn.buffer.is_empty() {
-                    break;
-                }
-                return;
-            }
+        Opening::Http => {
+            let pinned = Pinned { destination: to, upstream, visit, passed: sent };
+            Box::pin(relay::inside(conn, pinned)).await;
         }
+        Opening::Refused(refusal) => {
+            visit.refused(&refusal);
+            let tls = conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
+            let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
+            conn.finish(&last).await;
+        }
+        Opening::Over(end) => visit.end = Some(end),
     }
-    conn.consume(sent);
-    pump(conn, upstream, visit, limits).await;
-}
-
-enum Heard {
-    Client,
-    Upstream,
-    /// The client has closed its side.
-    Gone,
-    Nobody,
-}
-
-/// Waits for either side to say something; the client's bytes are read, the destination's stay in its socket.
-async fn heard(conn: &mut Conn, upstream: &TcpStream) -> Heard {
-    let Conn { worker, tcp, deadline, buffer, .. } = conn;
-    let mut answered = std::pin::pin!(upstream.ready(Interest::READABLE));
-    poll_fn(|cx| {
-        if worker.shared.is_killed() {
-            return Poll::Ready(Heard::Nobody);
-        }
-        let read = worker.with_scratch(|scratch| {
-            let mut into = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *tcp).poll_read(cx, &mut into))?;
-            buffer.extend_from_slice(into.filled());
-            Poll::Ready(std::io::Result::Ok(!into.filled().is_empty()))
-        });
-        match read {
-            Poll::Ready(Ok(true)) => return Poll::Ready(Heard::Client),
-            Poll::Ready(_) => return Poll::Ready(Heard::Gone),
-            Poll::Pending => {}
-        }
-        if answered.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Heard::Upstream);
-        }
-        deadline.poll(cx).map(|()| Heard::Nobody)
-    })
-    .await
 }
 
 /// Moves bytes until the tunnel ends; what was read from the client already goes first.

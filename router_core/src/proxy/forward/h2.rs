@@ -14,18 +14,18 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::gate::egress::Refusal;
-use crate::ids::{Destination, EgressDoor};
+use crate::ids::{Destination, EgressDoor, EgressReason};
 use crate::limits;
 use crate::net::deadline::Deadline;
 use crate::net::rewind::Rewind;
 use crate::net::tunnel;
+use crate::proxy::forward::opening::{Listener, Opening, poll_read};
 use crate::proxy::forward::refuse::{self, Answer};
-use crate::proxy::forward::sniff::{self, Look};
 use crate::proxy::forward::visit::Visit;
 use crate::proxy::forward::{Conn, connect, tunnel_limits};
 use crate::proxy::upstream::LocalExecutor;
@@ -88,6 +88,14 @@ async fn answer(worker: Rc<Worker>, mut request: Request<Incoming>) -> Response<
             return response(&refuse::malformed(400, e.detail(), &visit));
         }
     };
+    // RFC 9113 §8.3.1 has the two agree; hyper leaves that to us.
+    let host =
+        request.headers().get(http::header::HOST).filter(|_| worker.shared.settings.egress.strict_names);
+    if let Some(Err(refusal)) = host.map(|host| connect::agrees(host.as_bytes(), &destination)) {
+        visit.name(&destination.to_string());
+        visit.refused(&refusal);
+        return response(&refuse::denied(&refusal, &visit));
+    }
     let (passage, upstream) = match connect::leave(&worker, &mut visit, &destination, None).await {
         Ok(reached) => reached,
         Err(answer) => return response(&answer),
@@ -138,47 +146,37 @@ struct Way {
 impl Stream {
     async fn run(mut self, mut visit: Visit, to: &Destination) {
         let mut out = Way::default();
-        if self.worker.shared.settings.egress.strict_names
-            && let Err(refusal) = self.inspect(&mut out, to).await
-        {
-            return visit.refused(&refusal);
+        if self.worker.shared.settings.egress.strict_names {
+            match self.inspect(&mut out, to).await {
+                Opening::Opaque => {}
+                Opening::Http => {
+                    let what =
+                        "cleartext HTTP inside an HTTP/2 tunnel is not relayed; use CONNECT over HTTP/1.1";
+                    let reason = EgressReason::Fronting;
+                    let refusal = Refusal::new(reason, "egress-fronting", what.to_owned(), String::new());
+                    return visit.refused(&refusal);
+                }
+                Opening::Refused(refusal) => return visit.refused(&refusal),
+                Opening::Over(end) => {
+                    visit.end = Some(end);
+                    return;
+                }
+            }
         }
         visit.end = Some(self.pump(&mut out, &mut visit).await);
     }
 
-    /// Waits until the client's first bytes say what it speaks, or the destination speaks first.
-    async fn inspect(&mut self, out: &mut Way, to: &Destination) -> Result<(), Refusal> {
-        let mut deadline = Deadline::new(self.worker.shared.settings.egress.head);
-        loop {
-            let (reason, message) = match sniff::look(&out.bytes, &to.host) {
-                Look::Opaque => return Ok(()),
-                Look::Refuse(reason, message) => (reason, message),
-                Look::Http => (
-                    crate::ids::EgressReason::Fronting,
-                    "cleartext HTTP inside an HTTP/2 tunnel is not relayed; use CONNECT over HTTP/1.1"
-                        .to_owned(),
-                ),
-                Look::Hold | Look::Pass => {
-                    let Self { io, upstream, worker, .. } = self;
-                    let mut answered = std::pin::pin!(upstream.ready(Interest::READABLE));
-                    let more = poll_fn(|cx| {
-                        let before = out.bytes.len();
-                        if poll_read(worker, io, &mut out.bytes, cx).is_ready() {
-                            return Poll::Ready(out.bytes.len() > before);
-                        }
-                        if answered.as_mut().poll(cx).is_ready() {
-                            return Poll::Ready(false);
-                        }
-                        deadline.poll(cx).map(|()| false)
-                    });
-                    if more.await {
-                        continue;
-                    }
-                    return Ok(());
-                }
-            };
-            return Err(Refusal::new(reason, "egress-fronting", message, String::new()));
-        }
+    /// Looks at what the client says first.
+    async fn inspect(&mut self, out: &mut Way, to: &Destination) -> Opening {
+        let Self { io, upstream, worker, .. } = self;
+        let mut deadline = Deadline::new(worker.shared.settings.egress.head);
+        let buffer = &mut out.bytes;
+        let mut listener =
+            Listener { worker, client: io, buffer, sent: 0, upstream, deadline: &mut deadline };
+        let opening = listener.listen(&to.host).await;
+        out.at = listener.sent;
+        out.moved = out.at as u64;
+        opening
     }
 
     /// Moves bytes both ways; gives how it ended.
@@ -258,19 +256,4 @@ impl Way {
             self.ended = self.bytes.is_empty();
         }
     }
-}
-
-/// Reads once through the thread's buffer.
-fn poll_read<R: AsyncRead + Unpin>(
-    worker: &Worker,
-    from: &mut R,
-    into: &mut Vec<u8>,
-    cx: &mut Context<'_>,
-) -> Poll<std::io::Result<()>> {
-    worker.with_scratch(|scratch| {
-        let mut read = ReadBuf::new(scratch);
-        ready!(Pin::new(from).poll_read(cx, &mut read))?;
-        into.extend_from_slice(read.filled());
-        Poll::Ready(Ok(()))
-    })
 }
