@@ -299,7 +299,7 @@ def test_nothing_legitimate_is_kept_back(tmp_path: Path):
         kept = [
             o
             for o in outcomes
-            if o.answer[9:12] in {b"400", b"403", b"501"} or o.answer[:1] == b"\x15" and o.answer[6] != 80
+            if o.answer[9:12] in {b"400", b"403", b"501"} or (o.answer[:1] == b"\x15" and o.answer[6] != 80)
         ]
         assert not kept, f"of {len(outcomes)} cases these were kept back: {reported(kept)}"
         assert len(outcomes) > 350

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::request::{Request, push};
+use super::request::{Request, is_hop, push};
 use crate::error::{Error, Kind, Step};
 use crate::proxy::forward::Conn;
 use crate::proxy::worker::Worker;
@@ -96,6 +96,13 @@ pub struct Done {
     pub broke: Option<Broke>,
 }
 
+impl Done {
+    /// Whether the client got a part of a body that only the connection's end ends.
+    pub fn is_cut(&self) -> bool {
+        self.broke.is_some() && self.answered && !self.client_keeps
+    }
+}
+
 /// Bytes that a socket has not taken yet.
 #[derive(Default)]
 struct Out {
@@ -142,6 +149,7 @@ pub struct Exchange<'c> {
     upstream: &'c mut TcpStream,
     method: &'c str,
     keep: bool,
+    switches: bool,
     verbatim: bool,
     body: Walker,
     up: Out,
@@ -183,6 +191,7 @@ impl<'c> Exchange<'c> {
             upstream,
             method: &request.method,
             keep: request.keep,
+            switches: request.switches,
             verbatim,
             body: Walker::new(request.framing),
             up: Out { bytes, at: 0 },
@@ -215,9 +224,6 @@ impl<'c> Exchange<'c> {
                 }
                 _ => {}
             }
-            if self.most > 0 && self.done.sent + self.done.received > self.most {
-                return Poll::Ready(Some(Broke::Bytes));
-            }
             if self.done.sent + self.done.received > moved {
                 moved = self.done.sent + self.done.received;
                 self.rearm(idle, until);
@@ -236,6 +242,11 @@ impl<'c> Exchange<'c> {
     fn rearm(&mut self, idle: Duration, until: Option<Instant>) {
         let next = Instant::now() + idle;
         self.conn.deadline.set(until.map_or(next, |until| until.min(next)));
+    }
+
+    fn check_bytes(&self) -> Result<(), Broke> {
+        let excess = self.most > 0 && self.done.sent + self.done.received > self.most;
+        if excess { Err(Broke::Bytes) } else { Ok(()) }
     }
 
     /// Sends the request on; ready at its end, or for good when the destination takes no more of it.
@@ -262,6 +273,7 @@ impl<'c> Exchange<'c> {
             let used = fed.map_err(|e| Broke::Malformed(e.to_string()))?.used;
             self.up.bytes.extend_from_slice(self.conn.buffer.get(..used).unwrap_or(&[]));
             self.done.sent += used as u64;
+            self.check_bytes()?;
             self.conn.consume(used);
         }
     }
@@ -279,6 +291,7 @@ impl<'c> Exchange<'c> {
             let read = ready!(poll_read(&self.conn.worker, self.upstream, &mut self.unread, cx));
             let Ok(n) = read else { return Poll::Ready(Err(Broke::Upstream)) };
             self.done.received += n as u64;
+            self.check_bytes()?;
             if n == 0 {
                 match &self.reply {
                     Reply::Body(walker) if walker.may_end() => {
@@ -300,6 +313,9 @@ impl<'c> Exchange<'c> {
                     return Ok(false);
                 };
                 let raw = self.unread.get(..head.len).unwrap_or(&[]);
+                if head.status == 101 && !self.switches {
+                    return Err(Broke::Protocol("it switches protocols unasked".to_owned()));
+                }
                 let interim = (100..200).contains(&head.status) && head.status != 101;
                 if interim {
                     self.down.bytes.extend_from_slice(raw);
@@ -352,13 +368,21 @@ fn poll_read(
     })
 }
 
-/// The answer's head for the client: as it came, but for the fields that concern one hop alone.
+const HOP: [&str; 6] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "upgrade",
+];
+
+/// The answer's head for the client: as it came, but for the fields that concern one hop alone (RFC 9110 §7.6.1, §11.7).
 fn answer(head: &ResponseHead<'_>, raw: &[u8], keep: bool, out: &mut Vec<u8>) {
     let line = memchr::memchr(b'\n', raw).map_or(0, |at| at + 1);
     out.extend_from_slice(raw.get(..line).unwrap_or(&[]));
     for field in head.fields.iter() {
-        let hop = ["connection", "keep-alive", "proxy-connection", "upgrade"];
-        if !hop.iter().any(|name| field.name.eq_ignore_ascii_case(name)) {
+        if !is_hop(&head.fields, &HOP, field.name) {
             push(out, field.name, field.value);
         }
     }
