@@ -42,13 +42,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: Soc
         let worker = Rc::clone(&service_worker);
         async move { Ok::<_, Infallible>(answer(worker, request, (peer, door)).await) }
     });
-    let connection = hyper::server::conn::http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .keep_alive_interval(Duration::from_secs(30))
-        .serve_connection(io, service);
+    let connection = builder().serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let mut leaving = false;
     std::future::poll_fn(|cx| {
@@ -60,6 +54,18 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: Soc
         connection.as_mut().poll(cx).map(|_| ())
     })
     .await;
+}
+
+/// How connections are served, here and at the egress port.
+pub fn builder() -> hyper::server::conn::http2::Builder<LocalExecutor> {
+    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .keep_alive_interval(Duration::from_secs(30));
+    builder
 }
 
 /// The body of an HTTP/2 answer. (The box asks for nothing but a thread of its own: the pipe stays on this one.)

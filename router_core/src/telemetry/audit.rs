@@ -79,6 +79,8 @@ pub struct Record<'a> {
     pub received_bytes: u64,
     /// The address dialled.
     pub address: &'a str,
+    /// Why a connection may leave or may not, as [`crate::ids::EgressReason`] names it.
+    pub reason: &'a str,
     /// How it ended: `complete`, `client_gone`, an error step's name, …
     pub end: &'a str,
 }

@@ -51,7 +51,8 @@ def test_a_site_that_nobody_allowed_does_not(world: World, client: str, url: str
     done = world.run([*CLIENTS[client], url], **variables)
     said = done.stdout + done.stderr
     assert "greetings" not in said
-    if url.startswith("http:") or variables:
+    # Node hides what a proxy answered.
+    if client != "node" and (url.startswith("http:") or variables):
         assert "403" in said, said
     assert len(world.records(decision="deny")) > before
 
@@ -115,7 +116,7 @@ def refused(world: World, *arguments: str) -> str:
 def test_the_guard_leaves_the_agent_no_other_way(world: World):
     # A port that is not redirected is dropped, a redirected connection without a name is refused.
     assert "timed out" in refused(world, f"http://{INTERNET_V4[0]}:8080/")
-    assert "alert" in refused(world, "-k", f"https://{INTERNET_V4[0]}/")
+    assert "unrecognized name" in refused(world, "-k", f"https://{INTERNET_V4[0]}/")
 
 
 def test_a_redirected_hello_is_dialled_by_its_name_and_not_where_the_agent_sent_it(world: World):
@@ -128,7 +129,7 @@ def test_a_redirected_hello_is_dialled_by_its_name_and_not_where_the_agent_sent_
 
 
 def test_a_name_that_leads_to_a_private_address_is_refused(world: World):
-    assert "alert" in refused(world, "https://rebound.example.com/")
+    assert "access denied" in refused(world, "https://rebound.example.com/")
     (*_, last) = world.records(action="egress:tls:rebound.example.com:443")
     assert (last["decision"], last["rule"]) == ("deny", "address-guard")
 

@@ -85,12 +85,12 @@ async fn inspect(
     mut upstream: TcpStream,
     mut visit: Visit,
     to: Destination,
-    limits: tunnel::Limits,
+    mut limits: tunnel::Limits,
 ) {
     let Conn { worker, tcp, deadline, buffer } = &mut conn;
     let upstream_side = &mut upstream;
     let mut listener = Listener { worker, client: tcp, buffer, sent: 0, upstream: upstream_side, deadline };
-    let opening = listener.listen(&to.host).await;
+    let opening = listener.listen(&to.host, &mut limits).await;
     let sent = listener.sent;
     visit.sent += sent as u64;
     match opening {

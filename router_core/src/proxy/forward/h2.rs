@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -13,14 +12,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::gate::egress::Refusal;
 use crate::ids::{Destination, EgressDoor, EgressReason};
-use crate::limits;
 use crate::net::deadline::Deadline;
 use crate::net::rewind::Rewind;
 use crate::net::tunnel;
@@ -28,14 +26,9 @@ use crate::proxy::forward::opening::{Listener, Opening, poll_read};
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::visit::Visit;
 use crate::proxy::forward::{Conn, connect, tunnel_limits};
-use crate::proxy::upstream::LocalExecutor;
+use crate::proxy::h2::builder;
 use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::EgressEnd;
-
-/// Tunnels on one connection.
-const STREAMS: u32 = 256;
-/// Streams reset before they were served (rapid reset, CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
 
 /// How such a connection begins.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -49,13 +42,7 @@ pub async fn serve(conn: Conn) {
         let worker = Rc::clone(&service_worker);
         async move { Ok::<_, Infallible>(Box::pin(answer(worker, request)).await) }
     });
-    let connection = hyper::server::conn::http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .keep_alive_interval(Duration::from_secs(30))
-        .serve_connection(io, service);
+    let connection = builder().serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let mut leaving = false;
     poll_fn(|cx| {
@@ -125,6 +112,12 @@ fn response(answer: &Answer) -> Response<Full<Bytes>> {
     response
 }
 
+/// The refusal of what HTTP/1.1 tunnels relay request by request.
+fn hidden() -> Refusal {
+    let what = "cleartext HTTP inside an HTTP/2 tunnel is not relayed; use CONNECT over HTTP/1.1";
+    Refusal::new(EgressReason::Fronting, "egress-fronting", what.to_owned(), String::new())
+}
+
 /// One tunnel.
 struct Stream {
     io: TokioIo<Upgraded>,
@@ -147,20 +140,15 @@ impl Stream {
     async fn run(mut self, mut visit: Visit, to: &Destination) {
         let mut out = Way::default();
         if self.worker.shared.settings.egress.strict_names {
-            match self.inspect(&mut out, to).await {
+            let opening = self.inspect(&mut out, to).await;
+            if !matches!(opening, Opening::Opaque) {
+                visit.sent += out.moved;
+            }
+            match opening {
                 Opening::Opaque => {}
-                Opening::Http => {
-                    let what =
-                        "cleartext HTTP inside an HTTP/2 tunnel is not relayed; use CONNECT over HTTP/1.1";
-                    let reason = EgressReason::Fronting;
-                    let refusal = Refusal::new(reason, "egress-fronting", what.to_owned(), String::new());
-                    return visit.refused(&refusal);
-                }
+                Opening::Http => return visit.refused(&hidden()),
                 Opening::Refused(refusal) => return visit.refused(&refusal),
-                Opening::Over(end) => {
-                    visit.end = Some(end);
-                    return;
-                }
+                Opening::Over(end) => return visit.end = Some(end),
             }
         }
         visit.end = Some(self.pump(&mut out, &mut visit).await);
@@ -168,12 +156,12 @@ impl Stream {
 
     /// Looks at what the client says first.
     async fn inspect(&mut self, out: &mut Way, to: &Destination) -> Opening {
-        let Self { io, upstream, worker, .. } = self;
-        let mut deadline = Deadline::new(worker.shared.settings.egress.head);
+        let Self { io, upstream, worker, limits } = self;
+        let mut deadline = Deadline::new(limits.idle);
         let buffer = &mut out.bytes;
         let mut listener =
             Listener { worker, client: io, buffer, sent: 0, upstream, deadline: &mut deadline };
-        let opening = listener.listen(&to.host).await;
+        let opening = listener.listen(&to.host, limits).await;
         out.at = listener.sent;
         out.moved = out.at as u64;
         opening

@@ -3,13 +3,16 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::gate::egress::Refusal;
 use crate::ids::Host;
 use crate::net::deadline::Deadline;
+use crate::net::tunnel;
 use crate::proxy::forward::sniff::{self, Look};
 use crate::proxy::forward::write_all;
 use crate::proxy::worker::Worker;
@@ -46,9 +49,16 @@ pub struct Listener<'c, R> {
 impl<R: AsyncRead + Unpin> Listener<'_, R> {
     /// Listens until it is clear what is spoken in a tunnel to `host`. What is passed on meanwhile is counted in `sent`.
     /// Dropping the future loses nothing but that count.
-    pub async fn listen(&mut self, host: &Host) -> Opening {
-        let settings = &self.worker.shared.settings.egress;
-        self.deadline.set_after(settings.idle);
+    /// The time that it takes is taken off the limits.
+    pub async fn listen(&mut self, host: &Host, limits: &mut tunnel::Limits) -> Opening {
+        let until = limits.lifetime.map(|lifetime| Instant::now() + lifetime);
+        let opening = self.hear(host, limits.idle, until).await;
+        limits.lifetime = until.map(|until| until.saturating_duration_since(Instant::now()));
+        opening
+    }
+
+    async fn hear(&mut self, host: &Host, idle: Duration, until: Option<Instant>) -> Opening {
+        self.allow(idle, until);
         let mut held = false;
         loop {
             match sniff::look(self.buffer, host) {
@@ -61,7 +71,7 @@ impl<R: AsyncRead + Unpin> Listener<'_, R> {
                 // All of it has the time that a head has, however it comes.
                 Look::Hold => {
                     if !std::mem::replace(&mut held, true) {
-                        self.deadline.set_after(settings.head);
+                        self.allow(self.worker.shared.settings.egress.head, until);
                     }
                 }
                 Look::Pass => {
@@ -70,7 +80,7 @@ impl<R: AsyncRead + Unpin> Listener<'_, R> {
                         return Opening::Over(EgressEnd::UpstreamReset);
                     }
                     self.sent = self.buffer.len();
-                    self.deadline.set_after(settings.idle);
+                    self.allow(idle, until);
                 }
             }
             let Self { worker, client, buffer, upstream, deadline, .. } = self;
@@ -78,12 +88,21 @@ impl<R: AsyncRead + Unpin> Listener<'_, R> {
                 Heard::Client => {}
                 // A server that speaks first, or to half a request, speaks no HTTP/1.
                 Heard::Upstream => return Opening::Opaque,
-                Heard::Nobody => return Opening::Over(EgressEnd::Idle),
+                Heard::Nobody if self.worker.shared.is_killed() => return Opening::Over(EgressEnd::Drained),
+                Heard::Nobody => {
+                    let late = until.is_some_and(|until| until <= Instant::now());
+                    return Opening::Over(if late { EgressEnd::Lifetime } else { EgressEnd::Idle });
+                }
                 // What it has said may be all there is to say.
                 Heard::Gone if self.sent == self.buffer.len() => return Opening::Opaque,
                 Heard::Gone => return Opening::Over(EgressEnd::ClientReset),
             }
         }
+    }
+
+    fn allow(&mut self, time: Duration, until: Option<Instant>) {
+        let at = Instant::now() + time;
+        self.deadline.set(until.map_or(at, |until| until.min(at)));
     }
 }
 

@@ -254,6 +254,7 @@ impl Visit {
             agent: shared.settings.sandbox.as_str(),
             action: &action,
             decision: if allowed { "allow" } else { "deny" },
+            reason: self.reason.map_or("", EgressReason::name),
             rule: &self.rule,
             decision_id: self.decision_id,
             trace_id: self.trace.as_str(),

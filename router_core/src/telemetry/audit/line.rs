@@ -19,6 +19,7 @@ pub(super) fn call(record: &Record<'_>, lost: u64, lines: &mut String) {
     }
     for (name, text) in [
         (",\"trace_id\":\"", record.trace_id),
+        (",\"reason\":\"", record.reason),
         (",\"rule\":\"", record.rule),
         (",\"policy\":\"", record.policy),
         (",\"model\":\"", record.model),

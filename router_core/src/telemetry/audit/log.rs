@@ -345,4 +345,4 @@ fn is_date(text: &str) -> bool {
 }
 
 // A line of ours must fit the window in which the end of the chain is looked for.
-const _: () = assert!(9 * 6 * spool::TEXT_BYTES + 4096 < LINE_BYTES);
+const _: () = assert!(spool::TEXTS * 6 * spool::TEXT_BYTES + 4096 < LINE_BYTES);

@@ -41,7 +41,7 @@ const FILLER: u64 = u64::MAX;
 /// Numbers in a record, each of 8 bytes, before its strings.
 const NUMBERS: usize = 9;
 /// Strings in a record, each after its length in 2 bytes.
-const TEXTS: usize = 10;
+pub(super) const TEXTS: usize = 11;
 /// Where in its length word a record's form stands.
 const FORM_SHIFT: u32 = 48;
 const LENGTH_MASK: u64 = (1 << FORM_SHIFT) - 1;
@@ -53,7 +53,7 @@ const FORM: u64 = Form::Egress as u64;
 enum Form {
     /// Seven numbers and nine strings: those of calls.
     Calls = 0,
-    /// Two numbers and a string more: bytes both ways and the address dialled.
+    /// Two numbers and two strings more: bytes both ways, the address dialled and the reason.
     Egress = 1,
 }
 
@@ -350,6 +350,7 @@ fn parts<'a>(record: &Record<'a>) -> ([u64; NUMBERS], [&'a str; TEXTS]) {
         record.provider,
         record.end,
         record.address,
+        record.reason,
     ];
     (numbers, texts.map(cut))
 }
@@ -389,6 +390,7 @@ fn decode(form: Form, payload: &[u8]) -> Option<Record<'_>> {
     if form == Form::Egress {
         (record.sent_bytes, record.received_bytes) = (number()?, number()?);
         record.address = text()?;
+        record.reason = text()?;
     }
     Some(record)
 }

@@ -39,6 +39,7 @@ fn record(n: u64) -> Record<'static> {
         sent_bytes: 1112,
         received_bytes: 131_415,
         address: "93.184.216.34",
+        reason: "allowlist",
         attempts: 2,
         end: "complete",
     }
@@ -82,7 +83,7 @@ fn writes_the_references_members_and_ours() {
             "action": "inference:chat_completions:gpt-4o", "decision": "allow", "prev_hash": "", "hash": hash,
             "call": {
                 "at": "2026-01-02T03:04:05.678Z", "decision_id": "0000000000000abc", "trace_id": "t-1",
-                "rule": "inference-policy/tokenBudget.dailyTokens", "policy": "sha256:ab", "model": "gpt-4o",
+                "reason": "allowlist", "rule": "inference-policy/tokenBudget.dailyTokens", "policy": "sha256:ab", "model": "gpt-4o",
                 "provider": "azure", "address": "93.184.216.34", "end": "complete", "status": 200,
                 "input_tokens": 12, "output_tokens": 34, "latency_us": 5678, "first_byte_us": 910, "attempts": 2,
                 "sent_bytes": 1112, "received_bytes": 131_415, "estimated": true,
