@@ -101,6 +101,18 @@ class TestEachRequest:
         assert server.data.startswith(b"GET /one HTTP/1.1\r\nHost: " + to.encode())
         assert b"three" not in server.data
 
+    def test_ports_are_decided_about(self, site: Egress):
+        """W-12: ports of the allowlist are ignored elsewhere."""
+        with Server(answers(OK)) as unlisted:
+            for data in (
+                connect(f"{GOOD}:{unlisted.port}"),
+                absolute(f"{GOOD}:{unlisted.port}"),
+                get(f"{GOOD}:{unlisted.port}"),
+            ):
+                assert site.call(data).header("x-kars-decision-reason") == "unlisted"
+            assert site.fetch(f"http://{GOOD}:{unlisted.port}/").status == 403
+            assert not unlisted.peers
+
     def test_requests_go_each_to_its_own_host(self, site: Egress, server: Server):
         with site.client() as opened:
             for host in (GOOD, OTHER, GOOD):
@@ -666,6 +678,7 @@ class TestAddresses:
                     site.call(absolute(f"barred.test.example:{good.port}")).header("x-kars-decision-reason")
                     == "address"
                 )
+                assert site.record(3, decision="allow")
                 assert {record["address"] for record in site.records(decision="allow")} == {"127.0.0.5"}
             assert not bad.peers
 
@@ -718,13 +731,12 @@ class TestAddresses:
         self, text: str, tmp_path: Path
     ):
         family = "::1" if text == "[::1]" else "127.0.0.1"
-        with Server(answers(OK), address=family) as server:
-            with egress(tmp_path, {}, {"host": "127.0.0.2", "port": server.port}) as site:
-                found = site.call(absolute(f"{text}:{server.port}"))
-                assert (found.status, len(server.peers)) == (403, 0)
-                written = family
-                site.allow({"host": written, "port": server.port, "addresses": [written]})
-                assert site.call(absolute(f"{text}:{server.port}")).status == 200
+        with Server(answers(OK), address=family) as server, egress(tmp_path, {}) as site:
+            site.allow({"host": "127.0.0.2", "port": server.port})
+            found = site.call(absolute(f"{text}:{server.port}"))
+            assert (found.status, len(server.peers)) == (403, 0)
+            site.allow({"host": family, "port": server.port})
+            assert site.call(absolute(f"{text}:{server.port}")).status == 200
 
     def test_every_address_is_tried_before_giving_up(self, tmp_path: Path):
         """W-33: the first address alone."""
