@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.egress import Egress, Everything, Row, Server, egress, endpoint, rows, until
+from tests.system.doors import Egress, Everything, Row, Server, egress, endpoint, rows, until
 
 HOSTILE = rows("egress_hostile.tsv")
 LEGITIMATE = rows("egress_legitimate.tsv")

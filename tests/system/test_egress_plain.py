@@ -12,7 +12,7 @@ import pytest
 
 from tests.system import client
 from tests.system.client import Client
-from tests.system.egress import (
+from tests.system.doors import (
     OK,
     TOKEN,
     Egress,

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from tests.system.egress import Row, rows
+from tests.system.doors import Row, rows
 
 
 def address(text: str) -> str | None:

@@ -1,12 +1,13 @@
 //! CONNECT over HTTP/1.1 (RFC 9110 §9.3.6): decide, dial, answer, look at the first bytes inside, move the rest.
 
 use std::future::{Future as _, poll_fn};
-use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason};
+use crate::net::conn::reset_on_drop;
 use crate::net::tunnel;
 use crate::proxy::forward::opening::{Listener, Opening};
 use crate::proxy::forward::reach::{self, Failed};
@@ -16,25 +17,32 @@ use crate::proxy::forward::sniff;
 use crate::proxy::forward::visit::Visit;
 use crate::proxy::forward::{Conn, tunnel_limits};
 use crate::proxy::worker::Worker;
+use crate::telemetry::metrics::EgressEnd;
 use crate::wire::sni;
 
-/// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open.
-const LONG: Duration = Duration::from_secs(10);
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
 
 /// Serves a CONNECT whose head has been taken from the buffer; what is left there belongs into the tunnel.
 pub async fn serve(mut conn: Conn, destination: Destination, trace: Option<Vec<u8>>) {
     let mut visit = Visit::begin(&conn, EgressDoor::Connect);
     visit.trace(trace.as_deref());
-    let (passage, upstream) = match leave(&conn.worker, &mut visit, &destination, None).await {
-        Ok(reached) => reached,
-        Err(answer) => return conn.finish(&answer.bytes()).await,
+    let reached = tokio::select! {
+        biased;
+        reached = leave(&conn.worker, &mut visit, &destination, None) => Some(reached),
+        // A client that has broken off need not keep a place while a destination is silent.
+        _ = conn.tcp.ready(Interest::ERROR) => None,
+    };
+    let (passage, upstream) = match reached {
+        Some(Ok(reached)) => reached,
+        Some(Err(answer)) => return conn.finish(&answer.bytes()).await,
+        None => return,
     };
     visit.status = 200;
     let limits = tunnel_limits(&conn.worker, &passage);
-    conn.deadline.set_after(conn.worker.shared.settings.egress.head);
+    conn.deadline.set(limits.due());
     if !conn.write(ESTABLISHED).await {
-        return;
+        visit.end = Some(EgressEnd::ClientReset);
+        return reset_on_drop(&upstream);
     }
     if conn.worker.shared.settings.egress.strict_names {
         Box::pin(inspect(conn, upstream, visit, destination, limits)).await;
@@ -85,18 +93,25 @@ async fn inspect(
     mut upstream: TcpStream,
     mut visit: Visit,
     to: Destination,
-    mut limits: tunnel::Limits,
+    limits: tunnel::Limits,
 ) {
     let Conn { worker, tcp, deadline, buffer } = &mut conn;
-    let upstream_side = &mut upstream;
-    let mut listener = Listener { worker, client: tcp, buffer, sent: 0, upstream: upstream_side, deadline };
-    let opening = listener.listen(&to.host, &mut limits).await;
+    let mut listener = Listener {
+        worker,
+        client: tcp,
+        buffer,
+        sent: 0,
+        upstream: &mut upstream,
+        deadline,
+        limits: &limits,
+        visit: &mut visit,
+    };
+    let opening = listener.listen(&to.host).await;
     let sent = listener.sent;
-    visit.sent += sent as u64;
     match opening {
         Opening::Opaque => {
             conn.consume(sent);
-            pump(conn, upstream, visit, limits).await;
+            pump(conn, upstream, visit, limits.less(sent as u64)).await;
         }
         Opening::Http => {
             let pinned = Pinned { destination: to, upstream, visit, passed: sent };
@@ -104,11 +119,17 @@ async fn inspect(
         }
         Opening::Refused(refusal) => {
             visit.refused(&refusal);
+            reset_on_drop(&upstream);
             let tls = conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
             let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
             conn.finish(&last).await;
         }
-        Opening::Over(end) => visit.end = Some(end),
+        Opening::Over(end) => {
+            // Neither side may take what it has for the whole.
+            visit.end = Some(end);
+            reset_on_drop(&conn.tcp);
+            reset_on_drop(&upstream);
+        }
     }
 }
 
@@ -118,11 +139,11 @@ pub async fn pump(conn: Conn, upstream: TcpStream, mut visit: Visit, limits: tun
     let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_bulk(|bulk| use_it(bulk));
     let stop = || worker.shared.is_killed();
     let mut moving = std::pin::pin!(tunnel::run(tcp, upstream, buffer, limits, lend, stop));
-    deadline.set_after(LONG);
-    let mut told = false;
+    if let Some(long) = visit.long() {
+        deadline.set(long);
+    }
     let moved = poll_fn(|cx| {
-        if !told && deadline.poll(cx).is_ready() {
-            told = true;
+        if visit.long().is_some() && deadline.poll(cx).is_ready() {
             visit.goes_on();
         }
         moving.as_mut().poll(cx)

@@ -140,11 +140,7 @@ impl Stream {
     async fn run(mut self, mut visit: Visit, to: &Destination) {
         let mut out = Way::default();
         if self.worker.shared.settings.egress.strict_names {
-            let opening = self.inspect(&mut out, to).await;
-            if !matches!(opening, Opening::Opaque) {
-                visit.sent += out.moved;
-            }
-            match opening {
+            match self.inspect(&mut out, &mut visit, to).await {
                 Opening::Opaque => {}
                 Opening::Http => return visit.refused(&hidden()),
                 Opening::Refused(refusal) => return visit.refused(&refusal),
@@ -155,22 +151,28 @@ impl Stream {
     }
 
     /// Looks at what the client says first.
-    async fn inspect(&mut self, out: &mut Way, to: &Destination) -> Opening {
+    async fn inspect(&mut self, out: &mut Way, visit: &mut Visit, to: &Destination) -> Opening {
         let Self { io, upstream, worker, limits } = self;
         let mut deadline = Deadline::new(limits.idle);
-        let buffer = &mut out.bytes;
-        let mut listener =
-            Listener { worker, client: io, buffer, sent: 0, upstream, deadline: &mut deadline };
-        let opening = listener.listen(&to.host, limits).await;
+        let mut listener = Listener {
+            worker,
+            client: io,
+            buffer: &mut out.bytes,
+            sent: 0,
+            upstream,
+            deadline: &mut deadline,
+            limits,
+            visit,
+        };
+        let opening = listener.listen(&to.host).await;
         out.at = listener.sent;
-        out.moved = out.at as u64;
         opening
     }
 
     /// Moves bytes both ways; gives how it ended.
     async fn pump(&mut self, out: &mut Way, visit: &mut Visit) -> EgressEnd {
         let Self { io, upstream, worker, limits } = self;
-        let until = limits.lifetime.map(|life| Instant::now() + life);
+        let until = limits.until;
         let mut deadline = Deadline::new(limits.idle);
         let mut back = Way::default();
         let mut moved = 0;
@@ -184,7 +186,7 @@ impl Stream {
             if matches!(back.poll(worker, upstream, io, cx), Poll::Ready(Err(()))) {
                 return Poll::Ready(EgressEnd::UpstreamReset);
             }
-            let all = out.moved + back.moved;
+            let all = visit.sent + out.moved + back.moved;
             if limits.bytes > 0 && all > limits.bytes {
                 return Poll::Ready(EgressEnd::Bytes);
             }

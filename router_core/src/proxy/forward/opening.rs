@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -14,6 +13,7 @@ use crate::ids::Host;
 use crate::net::deadline::Deadline;
 use crate::net::tunnel;
 use crate::proxy::forward::sniff::{self, Look};
+use crate::proxy::forward::visit::Visit;
 use crate::proxy::forward::write_all;
 use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::EgressEnd;
@@ -38,28 +38,22 @@ pub struct Listener<'c, R> {
     pub client: &'c mut R,
     /// What the client has said so far.
     pub buffer: &'c mut Vec<u8>,
-    /// Bytes of the buffer that have gone on.
+    /// Bytes of the buffer that have gone on; the visit has them counted.
     pub sent: usize,
     /// The connected destination.
     pub upstream: &'c mut TcpStream,
     /// The connection's timer.
     pub deadline: &'c mut Deadline,
+    /// What the tunnel may use.
+    pub limits: &'c tunnel::Limits,
+    /// The tunnel's account.
+    pub visit: &'c mut Visit,
 }
 
 impl<R: AsyncRead + Unpin> Listener<'_, R> {
-    /// Listens until it is clear what is spoken in a tunnel to `host`. What is passed on meanwhile is counted in `sent`.
-    /// Dropping the future loses nothing but that count.
-    /// The time that it takes is taken off the limits.
-    pub async fn listen(&mut self, host: &Host, limits: &mut tunnel::Limits) -> Opening {
-        let until = limits.lifetime.map(|lifetime| Instant::now() + lifetime);
-        let opening = self.hear(host, limits.idle, until).await;
-        limits.lifetime = until.map(|until| until.saturating_duration_since(Instant::now()));
-        opening
-    }
-
-    async fn hear(&mut self, host: &Host, idle: Duration, until: Option<Instant>) -> Opening {
-        self.allow(idle, until);
-        let mut held = false;
+    /// Listens until it is clear what is spoken in a tunnel to `host`; what does no harm goes on meanwhile.
+    pub async fn listen(&mut self, host: &Host) -> Opening {
+        let mut hold = None;
         loop {
             match sniff::look(self.buffer, host) {
                 Look::Opaque => return Opening::Opaque,
@@ -70,39 +64,65 @@ impl<R: AsyncRead + Unpin> Listener<'_, R> {
                 }
                 // All of it has the time that a head has, however it comes.
                 Look::Hold => {
-                    if !std::mem::replace(&mut held, true) {
-                        self.allow(self.worker.shared.settings.egress.head, until);
-                    }
+                    let head = self.worker.shared.settings.egress.head;
+                    hold.get_or_insert_with(|| Instant::now() + head);
+                }
+                // The tunnel itself knows how to end at its bound.
+                Look::Pass if self.limits.bytes > 0 && self.buffer.len() as u64 >= self.limits.bytes => {
+                    return Opening::Opaque;
                 }
                 Look::Pass => {
-                    let rest = self.buffer.get(self.sent..).unwrap_or(&[]);
-                    if !write_all(self.worker, self.upstream, rest, self.deadline).await {
-                        return Opening::Over(EgressEnd::UpstreamReset);
+                    if !self.pass().await {
+                        return Opening::Over(self.killed().unwrap_or(EgressEnd::UpstreamReset));
                     }
-                    self.sent = self.buffer.len();
-                    self.allow(idle, until);
                 }
             }
-            let Self { worker, client, buffer, upstream, deadline, .. } = self;
-            match heard(worker, *client, buffer, (!held).then_some(&**upstream), deadline).await {
+            match self.wait(hold).await {
                 Heard::Client => {}
-                // A server that speaks first, or to half a request, speaks no HTTP/1.
-                Heard::Upstream => return Opening::Opaque,
-                Heard::Nobody if self.worker.shared.is_killed() => return Opening::Over(EgressEnd::Drained),
+                // A server that speaks first, or to half a request, speaks no HTTP/1. What a client has said may be
+                // all there is to say, but nothing that is held back is passed on for that.
+                Heard::End if hold.is_some() => return Opening::Over(EgressEnd::ClientReset),
+                Heard::Upstream | Heard::End => return Opening::Opaque,
+                Heard::Broken => return Opening::Over(EgressEnd::ClientReset),
+                Heard::Lost => return Opening::Over(EgressEnd::UpstreamReset),
                 Heard::Nobody => {
-                    let late = until.is_some_and(|until| until <= Instant::now());
-                    return Opening::Over(if late { EgressEnd::Lifetime } else { EgressEnd::Idle });
+                    let late = self.limits.until.is_some_and(|until| until <= Instant::now());
+                    let end = if late { EgressEnd::Lifetime } else { EgressEnd::Idle };
+                    return Opening::Over(self.killed().unwrap_or(end));
                 }
-                // What it has said may be all there is to say.
-                Heard::Gone if self.sent == self.buffer.len() => return Opening::Opaque,
-                Heard::Gone => return Opening::Over(EgressEnd::ClientReset),
             }
         }
     }
 
-    fn allow(&mut self, time: Duration, until: Option<Instant>) {
-        let at = Instant::now() + time;
-        self.deadline.set(until.map_or(at, |until| until.min(at)));
+    /// Sends on what is in the buffer; `false` when it is not taken.
+    async fn pass(&mut self) -> bool {
+        let rest = self.buffer.get(self.sent..).unwrap_or(&[]);
+        self.deadline.set(self.limits.due());
+        if !write_all(self.worker, self.upstream, rest, self.deadline).await {
+            return false;
+        }
+        self.visit.sent += rest.len() as u64;
+        self.sent = self.buffer.len();
+        true
+    }
+
+    /// Waits for either side. While bytes are held back, only the client can say what they are.
+    async fn wait(&mut self, hold: Option<Instant>) -> Heard {
+        let due = self.limits.due();
+        let due = hold.map_or(due, |hold| hold.min(due));
+        loop {
+            self.deadline.set(self.visit.long().map_or(due, |long| long.min(due)));
+            let upstream = hold.is_none().then_some(&*self.upstream);
+            let heard = heard(self.worker, self.client, self.buffer, upstream, self.deadline).await;
+            if !matches!(heard, Heard::Nobody) || self.killed().is_some() || Instant::now() >= due {
+                return heard;
+            }
+            self.visit.goes_on();
+        }
+    }
+
+    fn killed(&self) -> Option<EgressEnd> {
+        self.worker.shared.is_killed().then_some(EgressEnd::Drained)
     }
 }
 
@@ -112,8 +132,12 @@ pub enum Heard {
     Client,
     /// The destination: its bytes, or its end, are still in its socket.
     Upstream,
+    /// The destination has broken off.
+    Lost,
     /// The client has closed its side.
-    Gone,
+    End,
+    /// The client has broken off.
+    Broken,
     /// Nobody, for too long, or the router stops.
     Nobody,
 }
@@ -134,14 +158,17 @@ pub async fn heard<R: AsyncRead + Unpin>(
         let before = buffer.len();
         match poll_read(worker, client, buffer, cx) {
             Poll::Ready(Ok(())) if buffer.len() > before => return Poll::Ready(Heard::Client),
-            Poll::Ready(_) => return Poll::Ready(Heard::Gone),
+            Poll::Ready(Ok(())) => return Poll::Ready(Heard::End),
+            Poll::Ready(Err(_)) => return Poll::Ready(Heard::Broken),
             Poll::Pending => {}
         }
         // Readiness alone may be a false alarm.
         let mut byte = [0; 1];
-        let spoke = |upstream: &TcpStream| upstream.poll_peek(cx, &mut ReadBuf::new(&mut byte)).is_ready();
-        if upstream.is_some_and(spoke) {
-            return Poll::Ready(Heard::Upstream);
+        let mut peek = |upstream: &TcpStream| upstream.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+        match upstream.map_or(Poll::Pending, &mut peek) {
+            Poll::Ready(Ok(_)) => return Poll::Ready(Heard::Upstream),
+            Poll::Ready(Err(_)) => return Poll::Ready(Heard::Lost),
+            Poll::Pending => {}
         }
         deadline.poll(cx).map(|()| Heard::Nobody)
     })

@@ -7,7 +7,6 @@ mod request;
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor};
@@ -138,10 +137,10 @@ async fn one(conn: &mut Conn, request: Request, kept: Option<Kept>) -> Next {
         Ok(opened) => opened,
         Err(answer) => return Next::Close(Some(answer)),
     };
-    let life = Life::new(conn, &passage);
+    let limits = tunnel_limits(&conn.worker, &passage);
     conn.consume(request.len);
-    let exchange = Exchange::new(conn, &mut upstream, &request, Mode::Proxy, life.limits.bytes);
-    let done = exchange.run(life.until).await;
+    let exchange = Exchange::new(conn, &mut upstream, &request, Mode::Proxy, limits.bytes);
+    let done = exchange.run(limits.until).await;
     visit.exchanged(&done);
     if let Some(broke) = &done.broke {
         reset_on_drop(&upstream);
@@ -152,7 +151,8 @@ async fn one(conn: &mut Conn, request: Request, kept: Option<Kept>) -> Next {
         };
     }
     if done.status == 101 {
-        return Next::Tunnel(Box::new(Over { upstream, visit, limits: life.limits, rest: done.rest }));
+        let limits = limits.less(done.sent + done.received);
+        return Next::Tunnel(Box::new(Over { upstream, visit, limits, rest: done.rest }));
     }
     if !(request.keep && done.client_keeps && done.request_whole) || conn.worker.shared.is_draining() {
         return Next::Close(None);
@@ -237,11 +237,12 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
             break Some(refuse::denied(&refusal, &visit));
         }
         visit.inside(&tunnel);
-        let life = Life::new(&conn, &passage);
+        // A rule bounds the whole connection (docs/policy.md).
+        let limits = tunnel_limits(&conn.worker, &passage).less(tunnel.sent + tunnel.received);
         conn.consume(request.len);
         let mode = Mode::Verbatim { passed: std::mem::take(&mut passed) };
-        let exchange = Exchange::new(&mut conn, &mut upstream, &request, mode, life.limits.bytes);
-        let done = exchange.run(life.until).await;
+        let exchange = Exchange::new(&mut conn, &mut upstream, &request, mode, limits.bytes);
+        let done = exchange.run(limits.until).await;
         visit.exchanged(&done);
         tunnel.sent += done.sent;
         tunnel.received += done.received;
@@ -257,8 +258,8 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
         if done.status == 101 {
             // The tunnel's own account takes the rest.
             drop(visit);
-            return upgraded(conn, Over { upstream, visit: tunnel, limits: life.limits, rest: done.rest })
-                .await;
+            let limits = limits.less(done.sent + done.received);
+            return upgraded(conn, Over { upstream, visit: tunnel, limits, rest: done.rest }).await;
         }
         tunnel.end = Some(EgressEnd::Complete);
         if !(request.keep
@@ -288,19 +289,6 @@ async fn upgraded(mut conn: Conn, over: Over) {
         connect::pump(conn, upstream, visit, limits).await;
     } else {
         visit.end = Some(EgressEnd::ClientReset);
-    }
-}
-
-/// How long and how much a request may take.
-struct Life {
-    limits: tunnel::Limits,
-    until: Option<Instant>,
-}
-
-impl Life {
-    fn new(conn: &Conn, passage: &Passage) -> Self {
-        let limits = tunnel_limits(&conn.worker, passage);
-        Self { limits, until: limits.lifetime.map(|life| Instant::now() + life) }
     }
 }
 

@@ -156,7 +156,7 @@ mod tests {
         ] {
             assert_eq!(look(bytes, &host()), Look::Pass, "{bytes:?}");
         }
-        for bytes in [[b"GET /".as_slice(), &[b'a'; LINE_BYTES]].concat(), [b'\n'; LINE_BYTES + 1].to_vec()] {
+        for bytes in [[b"GET /".as_slice(), &[b'a'; LINE_BYTES]].concat(), vec![b'\n'; LINE_BYTES + 1]] {
             assert!(matches!(look(&bytes, &host()), Look::Refuse(EgressReason::Malformed, _)));
         }
     }

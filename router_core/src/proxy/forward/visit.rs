@@ -18,9 +18,14 @@ use crate::proxy::forward::Conn;
 use crate::proxy::forward::relay::{Broke, Done};
 use crate::proxy::worker::Worker;
 use crate::telemetry::audit::Record;
+use crate::telemetry::destinations::Seen;
 use crate::telemetry::metrics::{DenialKind, EgressEnd};
 
+/// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open.
+const LONG: Duration = Duration::from_secs(10);
+
 /// The facts of one attempt.
+#[expect(clippy::struct_excessive_bools, reason = "each is its own fact of the attempt")]
 pub struct Visit {
     worker: Rc<Worker>,
     door: EgressDoor,
@@ -47,6 +52,17 @@ pub struct Visit {
     /// How it ended; `None` while the client can only have left.
     pub end: Option<EgressEnd>,
     denied: bool,
+    /// Whether its going on was told.
+    told: bool,
+    /// What learn mode notes once the destination is reached.
+    lesson: Option<Box<Lesson>>,
+}
+
+/// What learn mode notes. The address guard speaks last, so it waits for that.
+struct Lesson {
+    destination: Destination,
+    request: Option<(String, String)>,
+    listed: bool,
 }
 
 impl Visit {
@@ -79,6 +95,8 @@ impl Visit {
             received: 0,
             end: None,
             denied: false,
+            told: false,
+            lesson: None,
         }
     }
 
@@ -129,6 +147,13 @@ impl Visit {
                 self.reason = Some(passage.reason());
                 passage.rule().clone_into(&mut self.rule);
                 shared.metrics.egress_decided(self.door, passage.reason());
+                self.lesson = shared.gate.egress().learns().then(|| {
+                    Box::new(Lesson {
+                        destination: destination.clone(),
+                        request: request.map(|(method, path)| (method.to_owned(), path.to_owned())),
+                        listed: passage.reason() != EgressReason::Learn,
+                    })
+                });
             }
             Err(refusal) => self.refused(refusal),
         }
@@ -189,6 +214,7 @@ impl Visit {
         self.open = true;
         self.worker.shared.metrics.egress_dialled(took);
         self.worker.shared.metrics.tunnel_opened();
+        self.learn();
     }
 
     /// Notes that a connection made earlier serves again.
@@ -196,12 +222,26 @@ impl Visit {
         self.address = address;
         self.open = true;
         self.worker.shared.metrics.tunnel_opened();
+        self.learn();
     }
 
     /// Notes that it happens inside a tunnel, which counts its bytes.
     pub fn inside(&mut self, tunnel: &Self) {
         self.address = tunnel.address;
         self.inside = true;
+        self.learn();
+    }
+
+    fn learn(&mut self) {
+        let Some(lesson) = self.lesson.take() else { return };
+        let request = lesson.request.as_ref().map(|(method, path)| (method.as_str(), path.as_str()));
+        self.worker.shared.gate.egress().learned().observe(&Seen {
+            destination: &lesson.destination,
+            door: self.door,
+            request,
+            listed: lesson.listed,
+            now: unix_time().as_secs(),
+        });
     }
 
     /// Notes bytes that are no request.
@@ -238,8 +278,14 @@ impl Visit {
 }
 
 impl Visit {
-    /// Notes that it is still under way, after long enough to matter.
-    pub fn goes_on(&self) {
+    /// When it is to be told that it goes on; `None` once it was.
+    pub fn long(&self) -> Option<Instant> {
+        (!self.told).then(|| self.started + LONG)
+    }
+
+    /// Tells that it is still under way.
+    pub fn goes_on(&mut self) {
+        self.told = true;
         self.audit("open");
     }
 

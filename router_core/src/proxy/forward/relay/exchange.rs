@@ -144,6 +144,7 @@ enum Reply {
 }
 
 /// An exchange under way. Dropping it leaves both connections in the middle of a message.
+#[expect(clippy::struct_excessive_bools, reason = "each is its own fact of the exchange")]
 pub struct Exchange<'c> {
     conn: &'c mut Conn,
     upstream: &'c mut TcpStream,
@@ -209,6 +210,11 @@ impl<'c> Exchange<'c> {
         let idle = self.conn.worker.shared.settings.egress.idle;
         self.rearm(idle, until);
         let mut moved = 0;
+        if self.allow(0).is_err() {
+            self.done.sent = 0;
+            self.done.broke = Some(Broke::Bytes);
+            return self.done;
+        }
         let broke = poll_fn(|cx| {
             if self.conn.worker.shared.is_killed() {
                 return Poll::Ready(Some(Broke::Drained));
@@ -239,14 +245,15 @@ impl<'c> Exchange<'c> {
         self.done
     }
 
+    /// Whether so many bytes more may move.
+    fn allow(&self, more: usize) -> Result<(), Broke> {
+        let all = self.done.sent + self.done.received + more as u64;
+        if self.most > 0 && all > self.most { Err(Broke::Bytes) } else { Ok(()) }
+    }
+
     fn rearm(&mut self, idle: Duration, until: Option<Instant>) {
         let next = Instant::now() + idle;
         self.conn.deadline.set(until.map_or(next, |until| until.min(next)));
-    }
-
-    fn check_bytes(&self) -> Result<(), Broke> {
-        let excess = self.most > 0 && self.done.sent + self.done.received > self.most;
-        if excess { Err(Broke::Bytes) } else { Ok(()) }
     }
 
     /// Sends the request on; ready at its end, or for good when the destination takes no more of it.
@@ -271,9 +278,9 @@ impl<'c> Exchange<'c> {
             }
             let fed = self.body.feed(&self.conn.buffer, |_| {});
             let used = fed.map_err(|e| Broke::Malformed(e.to_string()))?.used;
+            self.allow(used)?;
             self.up.bytes.extend_from_slice(self.conn.buffer.get(..used).unwrap_or(&[]));
             self.done.sent += used as u64;
-            self.check_bytes()?;
             self.conn.consume(used);
         }
     }
@@ -290,8 +297,8 @@ impl<'c> Exchange<'c> {
             }
             let read = ready!(poll_read(&self.conn.worker, self.upstream, &mut self.unread, cx));
             let Ok(n) = read else { return Poll::Ready(Err(Broke::Upstream)) };
+            self.allow(n)?;
             self.done.received += n as u64;
-            self.check_bytes()?;
             if n == 0 {
                 match &self.reply {
                     Reply::Body(walker) if walker.may_end() => {
@@ -313,7 +320,8 @@ impl<'c> Exchange<'c> {
                     return Ok(false);
                 };
                 let raw = self.unread.get(..head.len).unwrap_or(&[]);
-                if head.status == 101 && !self.switches {
+                let websocket = self.switches && head.fields.lists("upgrade", "websocket");
+                if head.status == 101 && !websocket {
                     return Err(Broke::Protocol("it switches protocols unasked".to_owned()));
                 }
                 let interim = (100..200).contains(&head.status) && head.status != 101;
