@@ -53,6 +53,16 @@ def rest(connection: socket.socket) -> bytes:
     return bytes(found)
 
 
+def ends_with_reset(connection: socket.socket) -> bool:
+    """Waits for the end; says whether it is a reset."""
+    connection.settimeout(10)
+    try:
+        rest(connection)
+    except ConnectionResetError:
+        return True
+    return False
+
+
 def echo(connection: socket.socket) -> None:
     """Sends back what comes, and its end."""
     while data := connection.recv(262144):

@@ -71,7 +71,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream) {
     relay::serve(conn).await;
 }
 
-/// One of the connections that may be open at one time; given back on drop.
+/// One of the connections, or of the tunnels on an HTTP/2 connection, that may be open at one time; given back on drop.
 struct Place(Rc<Worker>);
 
 impl Place {
@@ -97,13 +97,7 @@ async fn busy(mut conn: Conn) {
     conn.deadline.set_after(LINGER);
     let said = conn.read_some().await.unwrap_or(false);
     let tls = said && conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
-    let most = conn.worker.shared.settings.egress.max_connections;
-    let refusal = Refusal::new(
-        EgressReason::Slots,
-        "EGRESS_MAX_CONNECTIONS",
-        format!("the egress proxy has {most} connections open, as many as it may"),
-        "try again in a moment".to_owned(),
-    );
+    let refusal = full(&conn.worker);
     let mut visit = Visit::begin(&conn, if tls { EgressDoor::Tls } else { EgressDoor::Connect });
     visit.refused(&refusal);
     if tls {
@@ -112,6 +106,17 @@ async fn busy(mut conn: Conn) {
         let answer = refuse::denied(&refusal, &visit);
         conn.finish(&answer.bytes()).await;
     }
+}
+
+/// Why there is no place.
+fn full(worker: &Worker) -> Refusal {
+    let most = worker.shared.settings.egress.max_connections;
+    Refusal::new(
+        EgressReason::Slots,
+        "EGRESS_MAX_CONNECTIONS",
+        format!("the egress proxy has {most} connections open, as many as it may"),
+        "try again in a moment".to_owned(),
+    )
 }
 
 /// A client's connection.

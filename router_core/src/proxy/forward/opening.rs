@@ -31,11 +31,11 @@ pub enum Opening {
 }
 
 /// A client's side of a tunnel that was just opened.
-pub struct Listener<'c, R> {
+pub struct Listener<'c> {
     /// The thread's own things.
     pub worker: &'c Worker,
     /// The client.
-    pub client: &'c mut R,
+    pub client: &'c mut TcpStream,
     /// What the client has said so far.
     pub buffer: &'c mut Vec<u8>,
     /// Bytes of the buffer that have gone on; the visit has them counted.
@@ -50,7 +50,7 @@ pub struct Listener<'c, R> {
     pub visit: &'c mut Visit,
 }
 
-impl<R: AsyncRead + Unpin> Listener<'_, R> {
+impl Listener<'_> {
     /// Listens until it is clear what is spoken in a tunnel to `host`; what does no harm goes on meanwhile.
     pub async fn listen(&mut self, host: &Host) -> Opening {
         let mut hold = None;
@@ -111,13 +111,13 @@ impl<R: AsyncRead + Unpin> Listener<'_, R> {
         let due = self.limits.due();
         let due = hold.map_or(due, |hold| hold.min(due));
         loop {
-            self.deadline.set(self.visit.long().map_or(due, |long| long.min(due)));
+            self.deadline.set(self.visit.long.map_or(due, |long| long.min(due)));
             let upstream = hold.is_none().then_some(&*self.upstream);
             let heard = heard(self.worker, self.client, self.buffer, upstream, self.deadline).await;
             if !matches!(heard, Heard::Nobody) || self.killed().is_some() || Instant::now() >= due {
                 return heard;
             }
-            self.visit.goes_on();
+            self.visit.goes_on(self.upstream);
         }
     }
 
@@ -144,9 +144,9 @@ pub enum Heard {
 
 /// Waits for either side to say something. The client's bytes are read into the buffer; the destination, where one is
 /// given, is only looked at. Dropping the future loses nothing.
-pub async fn heard<R: AsyncRead + Unpin>(
+pub async fn heard(
     worker: &Worker,
-    client: &mut R,
+    client: &mut TcpStream,
     buffer: &mut Vec<u8>,
     upstream: Option<&TcpStream>,
     deadline: &mut Deadline,
@@ -176,9 +176,9 @@ pub async fn heard<R: AsyncRead + Unpin>(
 }
 
 /// Reads once through the thread's buffer; nothing is appended at the end.
-pub fn poll_read<R: AsyncRead + Unpin>(
+fn poll_read(
     worker: &Worker,
-    from: &mut R,
+    from: &mut TcpStream,
     into: &mut Vec<u8>,
     cx: &mut Context<'_>,
 ) -> Poll<std::io::Result<()>> {

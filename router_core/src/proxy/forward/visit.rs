@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Step};
 use crate::gate::egress::{Passage, Reach, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason, TraceId};
-use crate::net::tunnel;
+use crate::net::{dial, tunnel};
 use crate::policy::snapshot::Snapshot;
 use crate::proxy::account::{micros, millis, unix_time};
 use crate::proxy::forward::Conn;
@@ -25,7 +26,6 @@ use crate::telemetry::metrics::{DenialKind, EgressEnd};
 const LONG: Duration = Duration::from_secs(10);
 
 /// The facts of one attempt.
-#[expect(clippy::struct_excessive_bools, reason = "each is its own fact of the attempt")]
 pub struct Visit {
     worker: Rc<Worker>,
     door: EgressDoor,
@@ -52,8 +52,8 @@ pub struct Visit {
     /// How it ended; `None` while the client can only have left.
     pub end: Option<EgressEnd>,
     denied: bool,
-    /// Whether its going on was told.
-    told: bool,
+    /// When it is to be told that it goes on; `None` once it was.
+    pub long: Option<Instant>,
     /// What learn mode notes once the destination is reached.
     lesson: Option<Box<Lesson>>,
 }
@@ -75,10 +75,11 @@ impl Visit {
     pub fn of(worker: &Rc<Worker>, door: EgressDoor) -> Self {
         worker.shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let decision_id = worker.random();
+        let started = Instant::now();
         Self {
             worker: Rc::clone(worker),
             door,
-            started: Instant::now(),
+            started,
             decision_id,
             trace: TraceId::from_bits(decision_id),
             destination: String::new(),
@@ -95,7 +96,7 @@ impl Visit {
             received: 0,
             end: None,
             denied: false,
-            told: false,
+            long: Some(started + LONG),
             lesson: None,
         }
     }
@@ -278,14 +279,11 @@ impl Visit {
 }
 
 impl Visit {
-    /// When it is to be told that it goes on; `None` once it was.
-    pub fn long(&self) -> Option<Instant> {
-        (!self.told).then(|| self.started + LONG)
-    }
-
-    /// Tells that it is still under way.
-    pub fn goes_on(&mut self) {
-        self.told = true;
+    /// Tells that it is still under way. From now on the kernel watches its destination: those that last are worth
+    /// the system calls.
+    pub fn goes_on(&mut self, upstream: &TcpStream) {
+        self.long = None;
+        dial::keep_alive(upstream);
         self.audit("open");
     }
 
