@@ -39,10 +39,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
 
 
-def connect_block(authority: str) -> bytes:
+def connect_block(authority: str, host: str = "") -> bytes:
     """The header block of a CONNECT: literals without indexing, names from the static table."""
     fields = [(2, b"CONNECT"), (1, authority.encode())]
-    return b"".join(bytes([name, len(value)]) + value for name, value in fields)
+    block = b"".join(bytes([name, len(value)]) + value for name, value in fields)
+    # `host` is entry 38: more than four bits hold.
+    return block + (bytes([15, 38 - 15, len(host)]) + host.encode() if host else b"")
 
 
 class H2:
@@ -77,10 +79,10 @@ class H2:
     def reset(self, stream: int, code: int = CANCEL) -> None:
         self.socket.sendall(frame(RST_STREAM, 0, stream, struct.pack("!I", code)))
 
-    def begin(self, authority: str) -> int:
+    def begin(self, authority: str, *, host: str = "") -> int:
         """Asks for a tunnel; its stream."""
         self.last += 2
-        self.socket.sendall(frame(HEADERS, END_HEADERS, self.last, connect_block(authority)))
+        self.socket.sendall(frame(HEADERS, END_HEADERS, self.last, connect_block(authority, host)))
         return self.last
 
     def opened(self, stream: int) -> bool:

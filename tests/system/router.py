@@ -146,7 +146,9 @@ class Router:
         """All audit records on disk, in the order of their files and lines."""
         found = []
         for path in sorted(self.audit_folder.glob("*.jsonl")):
-            found += [json.loads(line) for line in path.read_text().splitlines() if line]
+            # The last line may be on its way.
+            whole, _, _ = path.read_text().rpartition("\n")
+            found += [json.loads(line) for line in whole.splitlines() if line]
         return found
 
     def wait_audit(self, amount: int, timeout: float = 5.0) -> list[dict]:

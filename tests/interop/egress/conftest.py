@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.interop.egress import corpus
 from tests.interop.egress.namespaces import INTERNET_V4, INTERNET_V6, PROXY_PORT, ROUTER, Sandbox
 
 REPOSITORY = Path(__file__).parents[3]
@@ -34,6 +35,7 @@ ALLOWLIST = {
     "endpoints": [
         {"host": "example.com", "port": 443},
         {"host": "site.example.com", "port": 80},
+        *corpus.endpoints(),
     ],
 }
 
@@ -77,7 +79,8 @@ class World:
         site = [*python, "tests.interop.egress.site", str(self.www)]
         files = [str(self.folder / "certificate.pem"), str(self.folder / "key.pem")]
         self.processes.append(spawned(self.sandbox.beyond([*site, *files])))
-        known = [f"{name}={','.join(addresses)}" for name, addresses in NAMES.items()]
+        names = {**NAMES, **corpus.names()}
+        known = [f"{name}={','.join(addresses)}" for name, addresses in names.items()]
         inside = ["ip", "netns", "exec", self.sandbox.inside]
         self.processes.append(spawned([*inside, *python, "tests.interop.egress.names", *known]))
         self.start_router()

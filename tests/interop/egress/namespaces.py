@@ -77,6 +77,9 @@ class Sandbox:
             run("ip", "-n", self.outside, "address", "add", f"{address}/32", "dev", "lo")
         for address in INTERNET_V6:
             run("ip", "-n", self.outside, "address", "add", f"{address}/128", "dev", "lo", "nodad")
+        # Every other address answers over there, too.
+        run("ip", "-n", self.outside, "route", "add", "local", "default", "dev", "lo", "table", "main")
+        run("ip", "-n", self.outside, "-6", "route", "add", "local", "default", "dev", "lo", "table", "main")
         # `ip netns exec` lays these over /etc.
         self.settings.mkdir(parents=True, exist_ok=True)
         (self.settings / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:2 attempts:1\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.egress import corpus
 from tests.interop.egress.conftest import NODE, World
 from tests.interop.egress.namespaces import INTERNET_V4, PROXY_PORT
 
@@ -101,7 +102,9 @@ def package(world: World) -> str:
     with zipfile.ZipFile(folder / wheel, "w") as made:
         made.writestr(f"{name}.py", "")
         made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         made.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
     return name
 
@@ -155,3 +158,37 @@ def test_a_site_with_ipv6_alone_is_reached(world: World, variables: dict[str, st
     assert done.stdout == "greetings\n", done.stderr
 
 
+def sent(world: World, data: list[bytes]) -> list[bytes]:
+    """What the proxy says first to each of these, as the agent hears it."""
+    file = world.home / "sent"
+    file.write_text("\n".join(each.hex() for each in data))
+    done = world.run([sys.executable, str(HERE / "send.py"), str(PROXY_PORT), str(file)])
+    assert done.returncode == 0, done.stderr
+    return [bytes.fromhex(line) for line in done.stdout.splitlines()]
+
+
+def test_every_legitimate_address_is_dialled(world: World):
+    rows, names = corpus.written(), corpus.names()
+    heads = [b"CONNECT " + row.data + b" HTTP/1.1\r\n\r\n" if row.form == "connect" else row.data for row in rows]
+    heads += [f"CONNECT {name}:443 HTTP/1.1\r\n\r\n".encode() for name in names]
+    answers = sent(world, heads)
+    # Where nobody listens on a port, the connection is refused over there, and not here.
+    kept = [
+        (head, answer[:80])
+        for head, answer in zip(heads, answers, strict=True)
+        if answer[9:12] not in {b"200", b"404", b"502"}
+    ]
+    assert not kept, f"of {len(heads)} cases these were kept back: {kept}"
+    assert len(heads) > 55
+    assert [answer[9:12] for answer in answers[len(rows) :]] == [b"200"] * len(names)
+    for name, (wanted,) in names.items():
+        record = next(iter(world.records(action=f"egress:connect:{name}:443")))
+        assert corpus.address(record["address"]) == corpus.address(wanted)
+
+
+@ways
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_both_versions_of_tls_pass(world: World, version: str, variables: dict[str, str]):
+    only = [f"--tlsv{version}", "--tls-max", version]
+    done = world.run(["curl", "-sS", "-m", "10", *only, "https://site.example.com/hello"], **variables)
+    assert done.stdout == "greetings\n", done.stderr

@@ -1,23 +1,21 @@
 //! CONNECT over HTTP/1.1 (RFC 9110 §9.3.6): decide, dial, answer, look at the first bytes inside, move the rest.
 
 use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
-use std::task::{Poll, ready};
 
-use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason};
 use crate::net::conn::reset_on_drop;
 use crate::net::tunnel;
+use crate::proxy::forward::opening::{Listener, Opening};
 use crate::proxy::forward::reach::{self, Failed};
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::relay::{self, Pinned};
-use crate::proxy::forward::sniff::{self, Look};
+use crate::proxy::forward::sniff;
 use crate::proxy::forward::visit::Visit;
-use crate::proxy::forward::{Conn, tunnel_limits, write_all};
+use crate::proxy::forward::{Conn, tunnel_limits};
 use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::EgressEnd;
 use crate::wire::sni;
@@ -47,8 +45,7 @@ pub async fn serve(mut conn: Conn, destination: Destination, trace: Option<Vec<u
         return reset_on_drop(&upstream);
     }
     if conn.worker.shared.settings.egress.strict_names {
-        let young = Young { conn, upstream, visit, to: destination, limits, sent: 0, hold: None };
-        Box::pin(young.inspect()).await;
+        Box::pin(inspect(conn, upstream, visit, destination, limits)).await;
     } else {
         pump(conn, upstream, visit, limits).await;
     }
@@ -62,10 +59,21 @@ pub async fn leave(
     request: Option<(&str, &str)>,
 ) -> Result<(Passage, TcpStream), Answer> {
     let passage = visit.ask(destination, request).map_err(|refusal| refuse::denied(&refusal, visit))?;
-    match reach::open(worker, destination, &passage).await {
+    let upstream = dial(worker, visit, destination, &passage).await?;
+    Ok((passage, upstream))
+}
+
+/// Connects under a leave; the error is the answer to send.
+pub async fn dial(
+    worker: &Worker,
+    visit: &mut Visit,
+    destination: &Destination,
+    passage: &Passage,
+) -> Result<TcpStream, Answer> {
+    match reach::open(worker, destination, passage).await {
         Ok((upstream, address)) => {
             visit.connected(address);
-            Ok((passage, upstream))
+            Ok(upstream)
         }
         Err(Failed::Barred(refusal)) => {
             visit.refused(&refusal);
@@ -79,133 +87,49 @@ pub async fn leave(
     }
 }
 
-/// A tunnel whose client has not said yet what it speaks.
-struct Young {
-    conn: Conn,
-    upstream: TcpStream,
-    visit: Visit,
+/// Looks at what the client says first, then moves bytes; a tunnel that carries HTTP is relayed request by request.
+async fn inspect(
+    mut conn: Conn,
+    mut upstream: TcpStream,
+    mut visit: Visit,
     to: Destination,
     limits: tunnel::Limits,
-    /// Bytes of the buffer that have gone on.
-    sent: usize,
-    /// When what is held back has to be complete.
-    hold: Option<Instant>,
-}
-
-enum Heard {
-    Client,
-    Upstream,
-    /// The client has closed its side.
-    End,
-    /// It is over.
-    Nobody(EgressEnd),
-}
-
-impl Young {
-    /// Looks at what the client says first, then moves bytes; a tunnel that carries HTTP is relayed request by request.
-    async fn inspect(mut self) {
-        loop {
-            match sniff::look(&self.conn.buffer, &self.to.host) {
-                Look::Opaque => break,
-                Look::Http => {
-                    let Self { conn, upstream, visit, to: destination, sent: passed, .. } = self;
-                    return Box::pin(relay::inside(conn, Pinned { destination, upstream, visit, passed }))
-                        .await;
-                }
-                Look::Refuse(reason, message) => return self.refuse(reason, message).await,
-                Look::Hold => {
-                    let head = self.conn.worker.shared.settings.egress.head;
-                    self.hold.get_or_insert_with(|| Instant::now() + head);
-                }
-                // The tunnel itself knows how to end at its bound.
-                Look::Pass if self.limits.bytes > 0 && self.conn.buffer.len() as u64 >= self.limits.bytes => {
-                    break;
-                }
-                Look::Pass => {
-                    if let Err(end) = self.pass().await {
-                        return self.broken(end);
-                    }
-                }
-            }
-            match self.heard().await {
-                Heard::Client => {}
-                // A server that speaks first, or to half a request, speaks no HTTP/1. A client that says no more has
-                // named nobody.
-                Heard::Upstream | Heard::End => break,
-                Heard::Nobody(end) => return self.broken(end),
-            }
+) {
+    let Conn { worker, tcp, deadline, buffer } = &mut conn;
+    let mut listener = Listener {
+        worker,
+        client: tcp,
+        buffer,
+        sent: 0,
+        upstream: &mut upstream,
+        deadline,
+        limits: &limits,
+        visit: &mut visit,
+    };
+    let opening = listener.listen(&to.host).await;
+    let sent = listener.sent;
+    match opening {
+        Opening::Opaque => {
+            conn.consume(sent);
+            pump(conn, upstream, visit, limits.less(sent as u64)).await;
         }
-        self.conn.consume(self.sent);
-        pump(self.conn, self.upstream, self.visit, self.limits.less(self.sent as u64)).await;
-    }
-
-    /// Sends on what is in the buffer.
-    async fn pass(&mut self) -> Result<(), EgressEnd> {
-        let Self { conn, upstream, visit, limits, sent, .. } = self;
-        let rest = conn.buffer.get(*sent..).unwrap_or(&[]);
-        conn.deadline.set(limits.due());
-        if !write_all(&conn.worker, upstream, rest, &mut conn.deadline).await {
-            let killed = conn.worker.shared.is_killed();
-            return Err(if killed { EgressEnd::Drained } else { EgressEnd::UpstreamReset });
+        Opening::Http => {
+            let pinned = Pinned { destination: to, upstream, visit, passed: sent };
+            Box::pin(relay::inside(conn, pinned)).await;
         }
-        visit.sent += rest.len() as u64;
-        *sent = conn.buffer.len();
-        Ok(())
-    }
-
-    /// Neither side may take what it has for the whole.
-    fn broken(mut self, end: EgressEnd) {
-        self.visit.end = Some(end);
-        reset_on_drop(&self.conn.tcp);
-        reset_on_drop(&self.upstream);
-    }
-
-    async fn refuse(mut self, reason: EgressReason, message: String) {
-        let hint = "name one host everywhere, or set EGRESS_FRONTING=allow".to_owned();
-        self.visit.refused(&Refusal::new(reason, "egress-fronting", message, hint));
-        reset_on_drop(&self.upstream);
-        let tls = self.conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
-        let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
-        self.conn.finish(&last).await;
-    }
-
-    /// Waits for either side to say something; the client's bytes are read, the destination's stay in its socket.
-    async fn heard(&mut self) -> Heard {
-        let Self { conn: Conn { worker, tcp, deadline, buffer }, upstream, visit, limits, hold, .. } = self;
-        let due = limits.due().min(hold.unwrap_or_else(|| limits.due()));
-        deadline.set(visit.long.map_or(due, |long| long.min(due)));
-        poll_fn(|cx| {
-            if worker.shared.is_killed() {
-                return Poll::Ready(Heard::Nobody(EgressEnd::Drained));
-            }
-            let read = worker.with_scratch(|scratch| {
-                let mut into = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut *tcp).poll_read(cx, &mut into))?;
-                buffer.extend_from_slice(into.filled());
-                Poll::Ready(std::io::Result::Ok(!into.filled().is_empty()))
-            });
-            match read {
-                Poll::Ready(Ok(true)) => return Poll::Ready(Heard::Client),
-                Poll::Ready(Ok(false)) => return Poll::Ready(Heard::End),
-                Poll::Ready(Err(_)) => return Poll::Ready(Heard::Nobody(EgressEnd::ClientReset)),
-                Poll::Pending => {}
-            }
-            if upstream.poll_read_ready(cx).is_ready() {
-                return Poll::Ready(Heard::Upstream);
-            }
-            while deadline.poll(cx).is_ready() {
-                let now = Instant::now();
-                if now >= due {
-                    let late = limits.until.is_some_and(|until| now >= until);
-                    let end = if late { EgressEnd::Lifetime } else { EgressEnd::Idle };
-                    return Poll::Ready(Heard::Nobody(end));
-                }
-                visit.goes_on(upstream);
-                deadline.set(due);
-            }
-            Poll::Pending
-        })
-        .await
+        Opening::Refused(refusal) => {
+            visit.refused(&refusal);
+            reset_on_drop(&upstream);
+            let tls = conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
+            let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
+            conn.finish(&last).await;
+        }
+        Opening::Over(end) => {
+            // Neither side may take what it has for the whole.
+            visit.end = Some(end);
+            reset_on_drop(&conn.tcp);
+            reset_on_drop(&upstream);
+        }
     }
 }
 

@@ -105,7 +105,7 @@ async fn answer(worker: Rc<Worker>, request: Request<RecvStream>, mut respond: S
         visit.refused(&refusal);
         return refuse_stream(&mut respond, &refuse::denied(&refusal, &visit));
     };
-    let destination = match destination(&request, &mut visit) {
+    let destination = match destination(&request, worker.shared.settings.egress.strict_names, &mut visit) {
         Ok(destination) => destination,
         Err(answer) => return refuse_stream(&mut respond, &answer),
     };
@@ -139,7 +139,11 @@ async fn open(
     }
 }
 
-fn destination(request: &Request<RecvStream>, visit: &mut Visit) -> Result<Destination, Answer> {
+fn destination(
+    request: &Request<RecvStream>,
+    strict: bool,
+    visit: &mut Visit,
+) -> Result<Destination, Answer> {
     let mut malformed = |status: u16, what: &str| {
         visit.malformed(status, what);
         refuse::malformed(status, what, visit)
@@ -149,7 +153,15 @@ fn destination(request: &Request<RecvStream>, visit: &mut Visit) -> Result<Desti
         return Err(malformed(501, what));
     }
     let target = request.uri().authority().map_or("", http::uri::Authority::as_str);
-    connect::destination(target).map_err(|e| malformed(400, e.detail()))
+    let destination = connect::destination(target).map_err(|e| malformed(400, e.detail()))?;
+    // RFC 9113 §8.3.1 has the two agree.
+    let host = request.headers().get(http::header::HOST).filter(|_| strict);
+    if let Some(Err(refusal)) = host.map(|host| connect::agrees(host.as_bytes(), &destination)) {
+        visit.name(&destination.to_string());
+        visit.refused(&refusal);
+        return Err(refuse::denied(&refusal, visit));
+    }
+    Ok(destination)
 }
 
 /// Answers without a tunnel. (A failure is a client that has left.)

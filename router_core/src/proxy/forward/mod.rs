@@ -6,6 +6,7 @@ mod connect;
 pub mod feeds;
 pub mod fetch;
 mod h2;
+mod opening;
 pub mod outbound;
 pub mod reach;
 mod refuse;

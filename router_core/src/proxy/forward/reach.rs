@@ -34,6 +34,14 @@ pub async fn open(
     dial::race(&allowed, per_address).await.map_err(Failed::Broken)
 }
 
+/// Whether a connection that is open already may serve under another leave than the one it was made with.
+///
+/// # Errors
+/// The refusal where the new leave does not reach that address.
+pub fn check(destination: &Destination, address: SocketAddr, passage: &Passage) -> Result<(), Refusal> {
+    screen(&[address.ip()], destination, passage.granted()).map(|_| ()).map_err(|b| barred(destination, &b))
+}
+
 fn barred(destination: &Destination, barred: &Barred) -> Refusal {
     let (address, class) = (barred.address, barred.class.name());
     Refusal::new(

@@ -13,6 +13,8 @@ use crate::ids::{Destination, EgressDoor};
 use crate::net::conn::reset_on_drop;
 use crate::net::dial::keep_alive;
 use crate::net::tunnel;
+use crate::proxy::forward::opening::{self, Heard};
+use crate::proxy::forward::reach;
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::visit::Visit;
 use crate::proxy::forward::{Conn, connect, tunnel_limits};
@@ -47,6 +49,8 @@ enum Next {
     Request(Option<Kept>),
     /// The connection is over; this is the last answer, or nothing more.
     Close(Option<Answer>),
+    /// Likewise, with a reset: in good order it would end a body that is not whole.
+    Reset,
     /// Another protocol takes over.
     Tunnel(Box<Over>),
 }
@@ -80,6 +84,7 @@ pub async fn serve(mut conn: Conn) {
         match Box::pin(one(&mut conn, request, kept.take())).await {
             Next::Request(next) => kept = next,
             Next::Close(last) => return close(conn, last).await,
+            Next::Reset => return reset_on_drop(&conn.tcp),
             Next::Tunnel(over) => return upgraded(conn, *over).await,
         }
     }
@@ -108,13 +113,17 @@ async fn next(conn: &mut Conn, form: &Form) -> Result<Option<Request>, Problem> 
 }
 
 async fn refuse_problem(conn: Conn, problem: &Problem) {
-    let mut visit = Visit::begin(&conn, EgressDoor::Http);
+    let door = match problem {
+        Problem::Malformed { .. } => EgressDoor::Http,
+        Problem::Refused { door, .. } => *door,
+    };
+    let mut visit = Visit::begin(&conn, door);
     let answer = match problem {
         Problem::Malformed { status, what } => {
             visit.malformed(*status, what);
             refuse::malformed(*status, what, &visit)
         }
-        Problem::Refused { destination, refusal } => {
+        Problem::Refused { destination, refusal, .. } => {
             visit.name(destination);
             visit.refused(refusal);
             refuse::denied(refusal, &visit)
@@ -136,8 +145,13 @@ async fn one(conn: &mut Conn, request: Request, kept: Option<Kept>) -> Next {
     let exchange = Exchange::new(conn, &mut upstream, &request, Mode::Proxy, limits.bytes);
     let done = exchange.run(limits.until).await;
     visit.exchanged(&done);
-    if let Some(broke) = done.broke {
-        return Next::Close(broken(&mut visit, &broke, done.answered, &upstream));
+    if let Some(broke) = &done.broke {
+        reset_on_drop(&upstream);
+        return if done.is_cut() {
+            Next::Reset
+        } else {
+            Next::Close(broken(&mut visit, broke, done.answered))
+        };
     }
     if done.status == 101 {
         let limits = limits.less(done.sent + done.received);
@@ -158,15 +172,15 @@ async fn open(
     kept: Option<Kept>,
 ) -> Result<(Passage, TcpStream, Option<SocketAddr>), Answer> {
     let asked = Some((request.method.as_str(), request.path.as_str()));
+    let passage =
+        visit.ask(&request.destination, asked).map_err(|refusal| refuse::denied(&refusal, visit))?;
     match kept {
-        Some(kept) if kept.destination == request.destination && is_fresh(&kept.upstream) => {
-            let passage = visit.ask(&request.destination, asked).map_err(|r| refuse::denied(&r, visit))?;
+        Some(kept) if serves(&kept, &request.destination, &passage) => {
             visit.reused(kept.address);
             Ok((passage, kept.upstream, kept.address))
         }
         _ => {
-            let (passage, upstream) =
-                connect::leave(&conn.worker, visit, &request.destination, asked).await?;
+            let upstream = connect::dial(&conn.worker, visit, &request.destination, &passage).await?;
             keep_alive(&upstream);
             let address = upstream.peer_addr().ok();
             Ok((passage, upstream, address))
@@ -174,9 +188,15 @@ async fn open(
     }
 }
 
+/// Whether a kept connection serves a request: the leave it was dialled with may have been another rule's.
+fn serves(kept: &Kept, destination: &Destination, passage: &Passage) -> bool {
+    kept.destination == *destination
+        && kept.address.is_some_and(|address| reach::check(destination, address, passage).is_ok())
+        && is_fresh(&kept.upstream)
+}
+
 /// The answer to an exchange that broke: none where one had begun, or nobody is there to read it.
-fn broken(visit: &mut Visit, broke: &Broke, answered: bool, upstream: &TcpStream) -> Option<Answer> {
-    reset_on_drop(upstream);
+fn broken(visit: &mut Visit, broke: &Broke, answered: bool) -> Option<Answer> {
     let error = broke.error().filter(|_| !answered)?;
     let answer = match broke {
         Broke::Malformed(what) => refuse::malformed(400, what, visit),
@@ -196,6 +216,10 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
     keep_alive(&upstream);
     let form = Form::Inside { destination };
     let over = loop {
+        if conn.buffer.is_empty() && !asks(&mut conn, &upstream).await {
+            break None;
+        }
+        conn.deadline.set_after(conn.worker.shared.settings.egress.head);
         let request = match next(&mut conn, &form).await {
             Ok(Some(request)) => request,
             Ok(None) => break None,
@@ -211,6 +235,12 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
             Ok(passage) => passage,
             Err(refusal) => break Some(refuse::denied(&refusal, &visit)),
         };
+        if let Some(Err(refusal)) =
+            tunnel.address().map(|address| reach::check(&request.destination, address, &passage))
+        {
+            visit.refused(&refusal);
+            break Some(refuse::denied(&refusal, &visit));
+        }
         visit.inside(&tunnel);
         // A rule bounds the whole connection (docs/policy.md).
         let limits = tunnel_limits(&conn.worker, &passage).less(tunnel.sent + tunnel.received);
@@ -223,7 +253,12 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
         tunnel.received += done.received;
         if let Some(broke) = &done.broke {
             tunnel.end = Some(broke.end());
-            break broken(&mut visit, broke, done.answered, &upstream);
+            reset_on_drop(&upstream);
+            if done.is_cut() {
+                return reset_on_drop(&conn.tcp);
+            }
+            // As without us: a client may ask again where a connection has ended before an answer.
+            break if *broke == Broke::Upstream { None } else { broken(&mut visit, broke, done.answered) };
         }
         if done.status == 101 {
             // The tunnel's own account takes the rest.
@@ -242,6 +277,13 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
         }
     };
     close(conn, over).await;
+}
+
+/// Waits for the next request inside a tunnel; `false` when either side is done.
+async fn asks(conn: &mut Conn, upstream: &TcpStream) -> bool {
+    let Conn { worker, tcp, deadline, buffer } = conn;
+    deadline.set_after(worker.shared.settings.timeouts.client_idle);
+    matches!(opening::heard(worker, tcp, buffer, Some(upstream), deadline).await, Heard::Client)
 }
 
 /// Moves the bytes of the protocol that took over.
@@ -266,7 +308,7 @@ impl Problem {
         Self::Malformed { status, what: what.to_owned() }
     }
 
-    fn refused(destination: &Destination, refusal: Refusal) -> Self {
-        Self::Refused { destination: destination.to_string(), refusal }
+    fn refused(door: EgressDoor, destination: &Destination, refusal: Refusal) -> Self {
+        Self::Refused { door, destination: destination.to_string(), refusal }
     }
 }

@@ -113,6 +113,11 @@ impl Visit {
         &self.destination
     }
 
+    /// Where it is connected to.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
     /// The decision id, as denials show it and the audit has it.
     pub fn decision(&self) -> String {
         format!("{:016x}", self.decision_id)

@@ -201,8 +201,11 @@ impl Up {
             match ready!(self.body.poll_data(cx)) {
                 Some(Ok(bytes)) => self.take(bytes, to, allowance)?,
                 Some(Err(_)) => return Poll::Ready(Err(Broken::Client)),
+                // What is held back is not passed on because nothing follows.
+                None if self.said.as_ref().is_some_and(|said| said.held.is_some()) => {
+                    return Poll::Ready(Err(Broken::Client));
+                }
                 None => {
-                    // Who says no more has named nobody.
                     self.ended = true;
                     self.pass();
                 }

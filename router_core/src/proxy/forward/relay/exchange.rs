@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::request::{Request, push};
+use super::request::{Request, is_hop, push};
 use crate::error::{Error, Kind, Step};
 use crate::proxy::forward::Conn;
 use crate::proxy::worker::Worker;
@@ -96,6 +96,13 @@ pub struct Done {
     pub broke: Option<Broke>,
 }
 
+impl Done {
+    /// Whether the client got a part of a body that only the connection's end ends.
+    pub fn is_cut(&self) -> bool {
+        self.broke.is_some() && self.answered && !self.client_keeps
+    }
+}
+
 /// Bytes that a socket has not taken yet.
 #[derive(Default)]
 struct Out {
@@ -137,11 +144,13 @@ enum Reply {
 }
 
 /// An exchange under way. Dropping it leaves both connections in the middle of a message.
+#[expect(clippy::struct_excessive_bools, reason = "each is its own fact of the exchange")]
 pub struct Exchange<'c> {
     conn: &'c mut Conn,
     upstream: &'c mut TcpStream,
     method: &'c str,
     keep: bool,
+    switches: bool,
     verbatim: bool,
     body: Walker,
     up: Out,
@@ -183,6 +192,7 @@ impl<'c> Exchange<'c> {
             upstream,
             method: &request.method,
             keep: request.keep,
+            switches: request.switches,
             verbatim,
             body: Walker::new(request.framing),
             up: Out { bytes, at: 0 },
@@ -310,6 +320,10 @@ impl<'c> Exchange<'c> {
                     return Ok(false);
                 };
                 let raw = self.unread.get(..head.len).unwrap_or(&[]);
+                let websocket = self.switches && head.fields.lists("upgrade", "websocket");
+                if head.status == 101 && !websocket {
+                    return Err(Broke::Protocol("it switches protocols unasked".to_owned()));
+                }
                 let interim = (100..200).contains(&head.status) && head.status != 101;
                 if interim {
                     self.down.bytes.extend_from_slice(raw);
@@ -362,13 +376,21 @@ fn poll_read(
     })
 }
 
-/// The answer's head for the client: as it came, but for the fields that concern one hop alone.
+const HOP: [&str; 6] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "upgrade",
+];
+
+/// The answer's head for the client: as it came, but for the fields that concern one hop alone (RFC 9110 §7.6.1, §11.7).
 fn answer(head: &ResponseHead<'_>, raw: &[u8], keep: bool, out: &mut Vec<u8>) {
     let line = memchr::memchr(b'\n', raw).map_or(0, |at| at + 1);
     out.extend_from_slice(raw.get(..line).unwrap_or(&[]));
     for field in head.fields.iter() {
-        let hop = ["connection", "keep-alive", "proxy-connection", "upgrade"];
-        if !hop.iter().any(|name| field.name.eq_ignore_ascii_case(name)) {
+        if !is_hop(&head.fields, &HOP, field.name) {
             push(out, field.name, field.value);
         }
     }

@@ -1,13 +1,15 @@
 //! A request's head as the relay needs it: where it goes, and the bytes to send there. Pure.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Kind};
 use crate::gate::egress::Refusal;
-use crate::ids::Destination;
+use crate::ids::{Destination, EgressDoor};
 use crate::limits;
 use crate::proxy::forward::connect::{agrees, destination};
 use crate::wire::authority;
 use crate::wire::body::Framing;
-use crate::wire::head::{self, Field, RequestHead};
+use crate::wire::head::{self, Field, Fields, RequestHead};
 
 /// How requests come.
 pub enum Form {
@@ -37,6 +39,8 @@ pub enum Problem {
     },
     /// It may not leave, whatever the policy.
     Refused {
+        /// How it asked.
+        door: EgressDoor,
         /// Where to.
         destination: String,
         /// Why.
@@ -59,6 +63,8 @@ pub struct Request {
     pub framing: Framing,
     /// Whether the client keeps the connection.
     pub keep: bool,
+    /// Whether the connection may become a `WebSocket`'s. Any other protocol would hide what follows.
+    pub switches: bool,
     /// Bytes of the head in the buffer.
     pub len: usize,
     /// The client's trace id.
@@ -70,9 +76,10 @@ pub fn read(bytes: &[u8], form: &Form) -> Result<Option<Request>, Problem> {
     let Some(head) = head::request(bytes).map_err(|e| unreadable(&e))? else { return Ok(None) };
     let (destination, target) = locate(&head, form)?;
     let path = target.split('?').next().unwrap_or("/").to_owned();
+    let switches = head.fields.lists("connection", "upgrade") && head.fields.lists("upgrade", "websocket");
     let out = match form {
         Form::Inside { .. } => bytes.get(..head.len).unwrap_or(&[]).to_vec(),
-        Form::Proxy { .. } => rewrite(&head, target, &destination),
+        Form::Proxy { .. } => rewrite(&head, &target, &destination, switches),
     };
     Ok(Some(Request {
         destination,
@@ -81,6 +88,7 @@ pub fn read(bytes: &[u8], form: &Form) -> Result<Option<Request>, Problem> {
         out,
         framing: head.framing,
         keep: head.keep_alive && !head.http10,
+        switches,
         len: head.len,
         trace: head.fields.value("x-kars-trace-id").map(<[u8]>::to_vec),
     }))
@@ -101,15 +109,15 @@ fn malformed(error: &Error) -> Problem {
 }
 
 /// Where a request goes, and its target in origin-form.
-fn locate<'b>(head: &RequestHead<'b>, form: &Form) -> Result<(Destination, &'b str), Problem> {
+fn locate<'b>(head: &RequestHead<'b>, form: &Form) -> Result<(Destination, Cow<'b, str>), Problem> {
     let host = head.fields.value("host");
     if head.method == "CONNECT" {
         let Form::Proxy { strict, .. } = form else {
             return Err(Problem::status(400, "a CONNECT inside a tunnel"));
         };
         let to = destination(head.target).map_err(|e| malformed(&e))?;
-        check_host(host, &to, *strict)?;
-        return Ok((to, ""));
+        check_host(EgressDoor::Connect, host, &to, *strict)?;
+        return Ok((to, "".into()));
     }
     let absolute = !head.target.starts_with('/') && head.target != "*";
     match form {
@@ -117,8 +125,8 @@ fn locate<'b>(head: &RequestHead<'b>, form: &Form) -> Result<(Destination, &'b s
             if absolute {
                 return Err(Problem::status(400, "an absolute URL inside a tunnel: send the path alone"));
             }
-            check_host(host, destination, true)?;
-            Ok((destination.clone(), head.target))
+            check_host(EgressDoor::Http, host, destination, true)?;
+            Ok((destination.clone(), head.target.into()))
         }
         Form::Proxy { strict, .. } if absolute => {
             let url = authority::url(head.target).map_err(|e| malformed(&e))?;
@@ -127,45 +135,37 @@ fn locate<'b>(head: &RequestHead<'b>, form: &Form) -> Result<(Destination, &'b s
             }
             let port = url.port();
             let to = Destination { host: url.authority.host, port };
-            check_host(host, &to, *strict)?;
-            Ok((to, origin_form(head.target)))
+            check_host(EgressDoor::Http, host, &to, *strict)?;
+            Ok((to, url.target))
         }
         Form::Proxy { redirected, .. } => {
             let host = host.ok_or_else(|| Problem::status(400, "Missing Host header"))?;
             let named = authority::authority(host).map_err(|e| malformed(&e))?;
             let to = Destination { host: named.host, port: redirected.or(named.port).unwrap_or(80) };
             // The client believes that it speaks to the port it connected to.
-            check_host(Some(host), &to, true)?;
-            Ok((to, head.target))
+            check_host(EgressDoor::Http, Some(host), &to, true)?;
+            Ok((to, head.target.into()))
         }
     }
 }
 
-fn check_host(host: Option<&[u8]>, to: &Destination, strict: bool) -> Result<(), Problem> {
+fn check_host(door: EgressDoor, host: Option<&[u8]>, to: &Destination, strict: bool) -> Result<(), Problem> {
     match host {
-        Some(host) if strict => agrees(host, to).map_err(|refusal| Problem::refused(to, refusal)),
+        Some(host) if strict => agrees(host, to).map_err(|refusal| Problem::refused(door, to, refusal)),
         _ => Ok(()),
     }
 }
 
-/// The path and query of an absolute URL as they are written.
-fn origin_form(target: &str) -> &str {
-    let rest = target.split_once("://").map_or("", |(_, rest)| rest);
-    rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/")
-}
-
 /// The head for the destination: origin-form, the fields as sent, without those that concern this hop alone (RFC 9110
 /// §7.6.1). Only a WebSocket handshake keeps its upgrade: anything else would hide what follows.
-fn rewrite(head: &RequestHead<'_>, target: &str, to: &Destination) -> Vec<u8> {
-    let upgrade = head.fields.lists("connection", "upgrade") && head.fields.lists("upgrade", "websocket");
-    let slash = if target.starts_with('?') { "/" } else { "" };
+fn rewrite(head: &RequestHead<'_>, target: &str, to: &Destination, upgrade: bool) -> Vec<u8> {
     let version = if head.http10 { "1.0" } else { "1.1" };
     let mut out = Vec::with_capacity(head.len + 32);
-    out.extend_from_slice(format!("{} {slash}{target} HTTP/{version}\r\n", head.method).as_bytes());
+    out.extend_from_slice(format!("{} {target} HTTP/{version}\r\n", head.method).as_bytes());
     let named = if to.port == 80 { to.host.to_string() } else { to.to_string() };
     push(&mut out, "Host", named.as_bytes());
     for Field { name, value } in head.fields.iter() {
-        if !name.eq_ignore_ascii_case("host") && !is_hop(head, name) {
+        if !name.eq_ignore_ascii_case("host") && !is_hop(&head.fields, &HOP, name) {
             push(&mut out, name, value);
         }
     }
@@ -187,11 +187,12 @@ const HOP: [&str; 7] = [
     "http2-settings",
 ];
 
-fn is_hop(head: &RequestHead<'_>, name: &str) -> bool {
+/// Whether a field concerns one hop alone: it is one of `hops`, or `Connection` names it. That cannot take the framing
+/// away.
+pub fn is_hop(fields: &Fields<'_>, hops: &[&str], name: &str) -> bool {
     let framing =
         name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding");
-    HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop))
-        || (!framing && head.fields.lists("connection", name))
+    hops.iter().any(|hop| name.eq_ignore_ascii_case(hop)) || (!framing && fields.lists("connection", name))
 }
 
 /// Appends a field line.
