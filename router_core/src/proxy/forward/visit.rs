@@ -195,7 +195,7 @@ impl Visit {
 
     /// Counts the leave. The address guard speaks last, so this waits for that.
     fn let_out(&self) {
-        if let Some(reason) = self.reason {
+        if let Some(reason) = self.reason.filter(|reason| reason.allows()) {
             self.worker.shared.metrics.egress_decided(self.door, reason);
         }
     }
