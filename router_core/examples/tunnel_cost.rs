@@ -75,7 +75,7 @@ async fn serve(mut client: Tcp, mode: &str) -> Result<()> {
         "run" => {
             let limits = Limits { idle: Duration::from_secs(60), until: None, bytes: 0 };
             let scratch = |use_it: &mut dyn FnMut(&mut [u8])| BUFFER.with_borrow_mut(|buffer| use_it(buffer));
-            run(client, upstream, Vec::new(), limits, scratch, || false).await;
+            run(&client, &upstream, Vec::new(), limits, scratch, || false).await;
         }
         "loop" => {
             tokio::io::copy_bidirectional(&mut client, &mut upstream).await?;

@@ -755,8 +755,6 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Option<Door>, m
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((tcp, peer)) => {
-                // A refusal costs latency only.
-                let _ = tcp.set_nodelay(true);
                 let worker = Rc::clone(&worker);
                 tokio::task::spawn_local(async move {
                     match door {

@@ -23,7 +23,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// See [`KEEPALIVE_IDLE`].
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Connects to `host:port` over TCP with `TCP_NODELAY` set, over the system's own resolution: for origins that the
+/// Connects to `host:port` over TCP with `TCP_NODELAY` and keep-alive set, over the system's own resolution: for origins that the
 /// operator has configured, whatever their addresses are for. Dropping the future abandons the attempts.
 ///
 /// # Errors
@@ -33,7 +33,9 @@ pub async fn connect(host: &str, port: u16, per_address: Duration) -> Result<Tcp
     if addresses.is_empty() {
         return Err(Error::new(Kind::Upstream(Step::Resolve), format!("{host} has no address")));
     }
-    race(&addresses, per_address).await.map(|(stream, _)| stream).map_err(|e| named(host, &e))
+    let (stream, _) = race(&addresses, per_address).await.map_err(|e| named(host, &e))?;
+    keep_alive(&stream);
+    Ok(stream)
 }
 
 async fn resolve(host: &str, port: u16, wait: Duration) -> Result<Vec<SocketAddr>> {
@@ -55,8 +57,8 @@ fn named(host: &str, error: &Error) -> Error {
 
 /// Connects to the first of `addresses` that answers, starting one attempt after another a little later or as soon as
 /// one has failed (RFC 8305 §5, "happy eyeballs"), each with its own deadline; every address is tried before giving
-/// up, of at most [`limits::ADDRESSES`]. Gives the address, too. `TCP_NODELAY` and keep-alive are set. Dropping the
-/// future abandons all attempts, as does the first success the others.
+/// up, of at most [`limits::ADDRESSES`]. Gives the address, too. `TCP_NODELAY` is set. Dropping the future
+/// abandons all attempts, as does the first success the others.
 ///
 /// # Errors
 /// [`Kind::Upstream`] or [`Kind::Timeout`] of [`Step::Connect`]: of the attempt that tells most, with its address.
@@ -72,7 +74,8 @@ pub async fn race(addresses: &[SocketAddr], per_address: Duration) -> Result<(Tc
             staggered(most, per_address).await
         }
     }?;
-    tune(&stream);
+    // A refusal costs latency only.
+    let _ = stream.set_nodelay(true);
     Ok((stream, address))
 }
 
@@ -182,11 +185,10 @@ impl Failure {
     }
 }
 
-/// Small writes leave at once, and a peer that is gone is noticed.
-fn tune(stream: &TcpStream) {
-    // A refusal of either costs latency or memory only.
-    let _ = stream.set_nodelay(true);
+/// Has the kernel notice when a silent peer is gone, for connections that may outlive [`KEEPALIVE_IDLE`].
+pub fn keep_alive(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    // A refusal costs memory only.
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 

@@ -34,7 +34,22 @@ fn one(address: SocketAddr, shared: bool) -> std::io::Result<TcpListener> {
         socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
+    // What is accepted has it, too (tcp(7) sockets are copies of their listener): small writes leave at once.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_sends_at_once() {
+        let listener = bind(IpAddr::from([127, 0, 0, 1]), 0, 1, "TEST").unwrap().remove(0);
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        assert!(listener.accept().unwrap().0.nodelay().unwrap());
+    }
 }

@@ -91,33 +91,34 @@ pub struct Moved {
     pub end: End,
 }
 
-/// The two sockets; both are reset unless the tunnel completed.
-struct Ends {
-    client: TcpStream,
-    upstream: TcpStream,
+/// The two sockets; their close will be a reset unless the tunnel completed.
+struct Ends<'a> {
+    client: &'a TcpStream,
+    upstream: &'a TcpStream,
     complete: bool,
 }
 
-impl Drop for Ends {
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
         if !self.complete {
-            reset_on_drop(&self.client);
-            reset_on_drop(&self.upstream);
+            reset_on_drop(self.client);
+            reset_on_drop(self.upstream);
         }
     }
 }
 
 /// Moves bytes both ways until both sides have closed (a half-close is passed on and kept), a limit is met, or `stop`
-/// says so; it is asked whenever the task is woken. Neither direction waits for the other. `early` goes to the
+/// says so; it is asked whenever the task is woken. Neither direction waits for the other. Both sockets are to have
+/// `TCP_NODELAY`, as `listener` and `dial` give it. `early` goes to the
 /// destination first: what the client sent behind its request. `scratch` lends the thread's large buffer for one read
 /// and write ([`BUFFER_BYTES`] is best); a direction that carries bulk moves to splice(2). An idle tunnel holds no
 /// buffer; one whose reader stalls holds at most the buffer's length or a pipe's.
 ///
-/// On an end that is not `Complete` the sockets are reset, so that neither side takes what it has for the whole.
-/// Dropping the future resets both too.
+/// The caller closes the sockets. After an end that is not `Complete`, and after dropping the future, that is a reset, so
+/// that neither side takes what it has for the whole.
 pub async fn run(
-    client: TcpStream,
-    upstream: TcpStream,
+    client: &TcpStream,
+    upstream: &TcpStream,
     early: Vec<u8>,
     limits: Limits,
     scratch: impl Fn(&mut dyn FnMut(&mut [u8])),
@@ -127,21 +128,17 @@ pub async fn run(
 }
 
 async fn carry(
-    client: TcpStream,
-    upstream: TcpStream,
+    client: &TcpStream,
+    upstream: &TcpStream,
     early: Vec<u8>,
     limits: Limits,
     tuning: Tuning,
     scratch: Scratch<'_>,
     stop: impl Fn() -> bool,
 ) -> Moved {
-    for tcp in [&client, &upstream] {
-        // A refusal costs latency only.
-        let _ = tcp.set_nodelay(true);
-    }
     let mut ends = Ends { client, upstream, complete: false };
     let moved = {
-        let mut tunnel = Tunnel::new(&ends.client, &ends.upstream, early, limits, tuning);
+        let mut tunnel = Tunnel::new(ends.client, ends.upstream, early, limits, tuning);
         let end =
             poll_fn(|cx| if stop() { Poll::Ready(End::Drained) } else { tunnel.poll(cx, scratch) }).await;
         Moved { sent: tunnel.up.moved, received: tunnel.down.moved, end }

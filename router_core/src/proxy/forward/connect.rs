@@ -200,7 +200,7 @@ impl Young {
                     let end = if late { EgressEnd::Lifetime } else { EgressEnd::Idle };
                     return Poll::Ready(Heard::Nobody(end));
                 }
-                visit.goes_on();
+                visit.goes_on(upstream);
                 deadline.set(due);
             }
             Poll::Pending
@@ -214,17 +214,21 @@ pub async fn pump(conn: Conn, upstream: TcpStream, mut visit: Visit, limits: tun
     let Conn { worker, tcp, mut deadline, buffer } = conn;
     let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_bulk(|bulk| use_it(bulk));
     let stop = || worker.shared.is_killed();
-    let mut moving = std::pin::pin!(tunnel::run(tcp, upstream, buffer, limits, lend, stop));
     if let Some(long) = visit.long {
         deadline.set(long);
     }
-    let moved = poll_fn(|cx| {
-        if visit.long.is_some() && deadline.poll(cx).is_ready() {
-            visit.goes_on();
-        }
-        moving.as_mut().poll(cx)
-    });
-    let moved = moved.await;
+    let moved = {
+        let mut moving = std::pin::pin!(tunnel::run(&tcp, &upstream, buffer, limits, lend, stop));
+        let both = poll_fn(|cx| {
+            if visit.long.is_some() && deadline.poll(cx).is_ready() {
+                visit.goes_on(&upstream);
+            }
+            moving.as_mut().poll(cx)
+        });
+        both.await
+    };
+    // The peers learn of the end before it is written down.
+    drop((tcp, upstream));
     visit.moved(&moved);
 }
 

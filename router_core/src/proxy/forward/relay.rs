@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor};
 use crate::net::conn::reset_on_drop;
+use crate::net::dial::keep_alive;
 use crate::net::tunnel;
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::visit::Visit;
@@ -62,7 +63,9 @@ struct Over {
 /// Serves a connection that begins with HTTP. Its first bytes are in the buffer.
 pub async fn serve(mut conn: Conn) {
     let mut kept = None;
-    let redirected = conn.original().map(|original| original.port());
+    // A CONNECT says itself where it goes.
+    let asks = conn.buffer.starts_with(b"CONNECT ");
+    let redirected = if asks { None } else { conn.original().map(|original| original.port()) };
     let form = Form::Proxy { redirected, strict: conn.worker.shared.settings.egress.strict_names };
     loop {
         let request = match next(&mut conn, &form).await {
@@ -164,6 +167,7 @@ async fn open(
         _ => {
             let (passage, upstream) =
                 connect::leave(&conn.worker, visit, &request.destination, asked).await?;
+            keep_alive(&upstream);
             let address = upstream.peer_addr().ok();
             Ok((passage, upstream, address))
         }
@@ -189,6 +193,7 @@ async fn close(conn: Conn, last: Option<Answer>) {
 /// Serves the requests inside a tunnel. They go on byte for byte; only their decisions are ours.
 pub async fn inside(mut conn: Conn, pinned: Pinned) {
     let Pinned { destination, mut upstream, visit: mut tunnel, mut passed } = pinned;
+    keep_alive(&upstream);
     let form = Form::Inside { destination };
     let over = loop {
         let request = match next(&mut conn, &form).await {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Step};
 use crate::gate::egress::{Passage, Reach, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason, TraceId};
-use crate::net::tunnel;
+use crate::net::{dial, tunnel};
 use crate::policy::snapshot::Snapshot;
 use crate::proxy::account::{micros, millis, unix_time};
 use crate::proxy::forward::Conn;
@@ -273,9 +274,11 @@ impl Visit {
 }
 
 impl Visit {
-    /// Tells that it is still under way.
-    pub fn goes_on(&mut self) {
+    /// Tells that it is still under way. From now on the kernel watches its destination: those that last are worth
+    /// the system calls.
+    pub fn goes_on(&mut self, upstream: &TcpStream) {
         self.long = None;
+        dial::keep_alive(upstream);
         self.audit("open");
     }
 

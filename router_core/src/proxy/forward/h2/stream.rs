@@ -148,7 +148,7 @@ impl Stream {
                     let late = self.limits.until.is_some_and(|until| now >= until);
                     return Poll::Ready(Ok(if late { EgressEnd::Lifetime } else { EgressEnd::Idle }));
                 }
-                visit.goes_on();
+                visit.goes_on(&self.upstream);
             }
         })
         .await
