@@ -21,6 +21,7 @@ use crate::telemetry::audit::Record;
 use crate::telemetry::metrics::{DenialKind, EgressEnd};
 
 /// The facts of one attempt.
+#[expect(clippy::struct_excessive_bools, reason = "facts that hold or not, each by itself")]
 pub struct Visit {
     worker: Rc<Worker>,
     door: EgressDoor,
