@@ -73,7 +73,7 @@ async fn serve(mut client: Tcp, mode: &str) -> Result<()> {
     client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
     match mode {
         "run" => {
-            let limits = Limits { idle: Duration::from_secs(60), lifetime: None, bytes: 0 };
+            let limits = Limits { idle: Duration::from_secs(60), until: None, bytes: 0 };
             let scratch = |use_it: &mut dyn FnMut(&mut [u8])| BUFFER.with_borrow_mut(|buffer| use_it(buffer));
             run(&client, &upstream, Vec::new(), limits, scratch, || false).await;
         }

@@ -10,12 +10,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, watch};
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::Gate;
 use crate::gate::egress::Egress;
 use crate::gate::ledger::Ledger;
+use crate::limits;
 use crate::net::listener;
 use crate::net::signal::Signal;
 use crate::net::tls::Tls;
@@ -216,6 +218,7 @@ impl Engine {
     /// [`Kind::Config`] with the address that cannot be bound.
     pub fn start(&self) -> Result<()> {
         let settings = &self.shared.settings;
+        raise_descriptors();
         let api = listener::bind(settings.bind, settings.port, settings.workers, "ROUTER_PORT")?;
         let metrics = match settings.metrics_port {
             Some(port) => listener::bind(settings.bind, port, 1, "ROUTER_METRICS_PORT")?,
@@ -274,8 +277,8 @@ impl Engine {
             Policy::Inference(policy) => self.apply_inference(policy, &compiled.digest),
             Policy::Allowlist(list) => {
                 lock(&self.lists).allowlist = Some((Arc::clone(list), compiled.digest.clone()));
-                self.loaded(ALLOWLIST, &compiled.digest);
                 self.combine();
+                self.loaded(ALLOWLIST, &compiled.digest);
             }
             Policy::Approvals(approvals) => {
                 let mut problems = compiled.problems.clone();
@@ -665,6 +668,16 @@ fn keep(shared: &Shared, changed: &AtomicBool, phase: &watch::Receiver<Phase>, m
     }
 }
 
+/// Asks for all the descriptors that the system grants: a tunnel takes two, and the usual soft limit is 1024.
+fn raise_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    match raised {
+        Ok(()) => tracing::info!(from = current, to = maximum, "router.descriptors"),
+        Err(e) => tracing::warn!(limit = current, error = %e, "router.descriptors"),
+    }
+}
+
 /// The listeners of one serving thread.
 struct Listeners {
     api: TcpListener,
@@ -707,7 +720,8 @@ async fn accept_all(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>, door
     let taking =
         |listener, door, most| tokio::task::spawn_local(accept(Rc::clone(&worker), listener, door, most));
     let mut taken = vec![taking(doors.api, Some(Door::Api), share)];
-    taken.extend(doors.egress.into_iter().map(|l| taking(l, None, Semaphore::MAX_PERMITS)));
+    let places = worker.shared.settings.egress.max_connections + limits::EGRESS_REFUSALS;
+    taken.extend(doors.egress.into_iter().map(|l| taking(l, None, places)));
     taken.extend(doors.first.then(|| tokio::task::spawn_local(forward::feeds::refresh(Rc::clone(&worker)))));
     let probes = doors.metrics.map(|m| taking(m, Some(Door::Metrics), 64));
     loop {
@@ -730,7 +744,7 @@ async fn accept_all(shared: Arc<Shared>, mut phase: watch::Receiver<Phase>, door
 }
 
 /// Accepts until aborted; at the bound of connections the kernel's queue holds the rest. Without a door it is the
-/// egress port, which has a bound of its own and answers those above it.
+/// egress port, which has a lower bound of its own and answers those above that.
 async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Option<Door>, most: usize) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,

@@ -59,6 +59,8 @@ pub const RESOLVED_LONGEST: Duration = Duration::from_secs(300);
 pub const MISSING_LONGEST: Duration = Duration::from_secs(5);
 /// How long a failed resolution is remembered (RFC 9520 §3.2: at least one second), so that a dead server is not stormed.
 pub const FAILED_LOOKUP: Duration = Duration::from_secs(1);
+/// Connections above the bound of the egress port that are being told so at one time; more wait in the kernel's queue.
+pub const EGRESS_REFUSALS: usize = 1024;
 /// Rows of destinations that learn mode keeps: an agent's real ones are tens, a scan's are not worth keeping.
 pub const LEARNED_ROWS: usize = 4096;
 /// Rows of blocked destinations, and new ones that one source may add per minute (the reference's numbers).

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.system import client
@@ -46,11 +46,11 @@ class Router:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, wait: bool = True) -> "Router":
-        """Starts it; returns when it is ready."""
+    def start(self, *, wait: bool = True, under: Sequence[str] = ()) -> "Router":
+        """Starts it; returns when it is ready. `under` is a command that becomes it, such as a shell with limits."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kars", "router"],
+                [*under, sys.executable, "-m", "kars", "router"],
                 env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -181,6 +181,24 @@ class Mount:
         if not visible.is_symlink():
             visible.symlink_to(Path("..data") / name)
         return data
+
+    def swap(self, files: Mapping[str, dict | bytes]) -> None:
+        """Swaps in a version that has exactly these files."""
+        self.made += 1
+        version = self.folder / f"..2026_01_01_00_00_{self.made:02}.1"
+        version.mkdir()
+        for name, content in files.items():
+            (version / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        fresh = self.folder / "..data_tmp"
+        fresh.symlink_to(version.name)
+        fresh.rename(self.folder / "..data")
+        for name in files:
+            visible = self.folder / name
+            if not visible.is_symlink():
+                visible.symlink_to(Path("..data") / name)
+        for visible in self.folder.iterdir():
+            if not visible.name.startswith("..") and visible.name not in files:
+                visible.unlink()
 
     def remove(self, name: str = "inference-policy.json") -> None:
         """Takes the file away, as when its ConfigMap loses the key."""

@@ -13,7 +13,7 @@ use crate::policy::blocklist::{Block, Blocklist};
 use crate::policy::egress::{Ask, Verdict};
 use crate::policy::snapshot::Snapshot;
 use crate::settings::Settings;
-use crate::telemetry::destinations::{Blocked, Learned, Seen};
+use crate::telemetry::destinations::{Blocked, Learned};
 use crate::telemetry::metrics::EgressFigures;
 use crate::wire::address::Cidr;
 
@@ -127,7 +127,7 @@ impl Egress {
         &self.blocked
     }
 
-    /// Decides about one connection, and notes what learn mode lets pass.
+    /// Decides about one connection. What learn mode lets pass is noted once the address guard has, too.
     pub(super) fn admit(&self, reach: &Reach<'_>, snapshot: &Snapshot) -> Result<Passage, Refusal> {
         let ask = Ask { destination: reach.destination, request: reach.request, now: reach.now };
         let verdict = snapshot.egress.as_ref().map(|policy| policy.decide(&ask));
@@ -144,10 +144,6 @@ impl Egress {
             Some(Verdict::Allow(rule)) => Some(*rule),
             _ => None,
         };
-        if self.learns() {
-            let Reach { door, destination, request, now } = *reach;
-            self.learned.observe(&Seen { destination, door, request, listed: allowed.is_some(), now });
-        }
         if let Some(rule) = allowed {
             return Ok(Passage {
                 reason: if rule.approval { EgressReason::Approval } else { EgressReason::Allowlist },

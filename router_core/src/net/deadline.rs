@@ -19,7 +19,11 @@ pub struct Deadline {
 impl Deadline {
     /// A deadline `after` from now.
     pub fn new(after: Duration) -> Self {
-        let at = Instant::now() + after;
+        Self::at(Instant::now() + after)
+    }
+
+    /// A deadline at a moment.
+    pub fn at(at: Instant) -> Self {
         Self { sleep: Box::pin(tokio::time::sleep_until(at)), at }
     }
 

@@ -25,10 +25,25 @@ pub const BUFFER_BYTES: usize = 512 * 1024;
 pub struct Limits {
     /// Silence in both directions.
     pub idle: Duration,
-    /// The whole life; `None` for no bound.
-    pub lifetime: Option<Duration>,
+    /// When its life ends, whatever moves; `None` for no bound.
+    pub until: Option<Instant>,
     /// Bytes in both directions together; 0 for no bound.
     pub bytes: u64,
+}
+
+impl Limits {
+    /// When it ends if nothing moves from now on.
+    pub fn due(&self) -> Instant {
+        let idle = Instant::now() + self.idle;
+        self.until.map_or(idle, |until| until.min(idle))
+    }
+
+    /// What is left when so many bytes have moved; never none at all, for 0 is no bound.
+    #[must_use]
+    pub fn less(self, moved: u64) -> Self {
+        let bytes = if self.bytes == 0 { 0 } else { self.bytes.saturating_sub(moved).max(1) };
+        Self { bytes, ..self }
+    }
 }
 
 /// How a tunnel ended.
@@ -139,8 +154,7 @@ struct Tunnel<'a> {
     /// Bytes that may still be read, from either side.
     allowance: u64,
     idle: Duration,
-    /// When its life ends.
-    lifetime: Option<Instant>,
+    until: Option<Instant>,
     timer: Deadline,
 }
 
@@ -152,18 +166,15 @@ impl<'a> Tunnel<'a> {
         limits: Limits,
         tuning: Tuning,
     ) -> Self {
-        let now = Instant::now();
         let mut allowance = if limits.bytes == 0 { u64::MAX } else { limits.bytes };
         let up = Direction::new(client, upstream, tuning).with_early(early, &mut allowance);
-        let lifetime = limits.lifetime.map(|lifetime| now + lifetime);
-        let first = limits.lifetime.map_or(limits.idle, |lifetime| lifetime.min(limits.idle));
         Self {
             up,
             down: Direction::new(upstream, client, tuning),
             allowance,
             idle: limits.idle,
-            lifetime,
-            timer: Deadline::new(first),
+            until: limits.until,
+            timer: Deadline::at(limits.due()),
         }
     }
 
@@ -195,10 +206,10 @@ impl<'a> Tunnel<'a> {
         // Both are asked, for both are to be cleared.
         if self.up.was_active() | self.down.was_active() {
             let idle = Instant::now() + self.idle;
-            self.timer.set(self.lifetime.map_or(idle, |lifetime| lifetime.min(idle)));
+            self.timer.set(self.until.map_or(idle, |until| until.min(idle)));
         }
-        self.timer.poll(cx).map(|()| match self.lifetime {
-            Some(lifetime) if lifetime <= Instant::now() => End::Lifetime,
+        self.timer.poll(cx).map(|()| match self.until {
+            Some(until) if until <= Instant::now() => End::Lifetime,
             _ => End::Idle,
         })
     }

@@ -30,9 +30,9 @@ use crate::proxy::upstream::LocalExecutor;
 use crate::proxy::worker::Worker;
 
 /// Streams that one connection may have open: an agent's parallel calls, not a flood.
-const STREAMS: u32 = 256;
+pub const STREAMS: u32 = 256;
 /// Streams reset before they were served (rapid reset, CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
+pub const PENDING_RESETS: usize = 20;
 
 /// Serves one HTTP/2 connection to its end; `first` has been read from it already.
 pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: SocketAddr, door: Door) {
@@ -42,7 +42,13 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: Soc
         let worker = Rc::clone(&service_worker);
         async move { Ok::<_, Infallible>(answer(worker, request, (peer, door)).await) }
     });
-    let connection = builder().serve_connection(io, service);
+    let connection = hyper::server::conn::http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .keep_alive_interval(Duration::from_secs(30))
+        .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let mut leaving = false;
     std::future::poll_fn(|cx| {
@@ -54,18 +60,6 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, first: Vec<u8>, peer: Soc
         connection.as_mut().poll(cx).map(|_| ())
     })
     .await;
-}
-
-/// How connections are served, here and at the egress port.
-pub fn builder() -> hyper::server::conn::http2::Builder<LocalExecutor> {
-    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .keep_alive_interval(Duration::from_secs(30));
-    builder
 }
 
 /// The body of an HTTP/2 answer. (The box asks for nothing but a thread of its own: the pipe stays on this one.)

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 
-const FREE: Limits = Limits { idle: Duration::from_secs(5), lifetime: None, bytes: 0 };
+const FREE: Limits = Limits { idle: Duration::from_secs(5), until: None, bytes: 0 };
 const COPY: Tuning = Tuning { bulk: usize::MAX, lone: u32::MAX };
 const SPLICE: Tuning = Tuning { bulk: 0, lone: u32::MAX };
 
@@ -319,7 +319,7 @@ async fn traffic_one_way_is_not_silence() {
 
 #[tokio::test]
 async fn a_life_ends_amid_traffic() {
-    let limits = Limits { lifetime: Some(Duration::from_millis(50)), ..FREE };
+    let limits = Limits { until: Some(Instant::now() + Duration::from_millis(50)), ..FREE };
     let (moved, ()) = Rig::limited(limits)
         .run(async |mut client: TcpStream, mut server: TcpStream| {
             while server.write_all(b"..").await.is_ok() && client.read_exact(&mut [0; 2]).await.is_ok() {

@@ -18,13 +18,20 @@ pub fn blocklist(text: &[u8]) {
         assert!(list.check(&Host::Name((*name).into())).is_some());
         assert!(list.check(&Host::Name(format!("a.{name}").into())).is_some());
     }
-    let mut lines: Vec<&[u8]> =
-        lines::split(text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)).collect();
-    lines.reverse();
-    let turned = build([lines.join(&b'\n').as_slice()]);
-    assert_eq!(turned.names.iter().collect::<BTreeSet<_>>(), names, "the order of lines makes a difference");
-    let apart = build(lines);
-    assert_eq!(apart.names.iter().collect::<BTreeSet<_>>(), names, "many lists are not one");
+    let mark = "\u{feff}".as_bytes();
+    let mut lines: Vec<&[u8]> = lines::split(text.strip_prefix(mark).unwrap_or(text)).collect();
+    // A byte order mark means something at the start of a text alone, and any line may become one.
+    if !lines.iter().any(|line| line.starts_with(mark)) {
+        lines.reverse();
+        let turned = build([lines.join(&b'\n').as_slice()]);
+        assert_eq!(
+            turned.names.iter().collect::<BTreeSet<_>>(),
+            names,
+            "the order of lines makes a difference"
+        );
+        let apart = build(lines);
+        assert_eq!(apart.names.iter().collect::<BTreeSet<_>>(), names, "many lists are not one");
+    }
     for word in lines::words(text) {
         let host = std::str::from_utf8(word).ok().and_then(|word| Host::parse(word).ok());
         let name =

@@ -3,7 +3,6 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::task::{Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -11,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason};
-use crate::net::{dial, tunnel};
+use crate::net::conn::reset_on_drop;
+use crate::net::tunnel;
 use crate::proxy::forward::reach::{self, Failed};
 use crate::proxy::forward::refuse::{self, Answer};
 use crate::proxy::forward::relay::{self, Pinned};
@@ -22,27 +22,33 @@ use crate::proxy::worker::Worker;
 use crate::telemetry::metrics::EgressEnd;
 use crate::wire::sni;
 
-/// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open. From then on its
-/// destination is watched by the kernel; shorter ones do without those calls.
-const LONG: Duration = Duration::from_secs(10);
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
 
 /// Serves a CONNECT whose head has been taken from the buffer; what is left there belongs into the tunnel.
 pub async fn serve(mut conn: Conn, destination: Destination, trace: Option<Vec<u8>>) {
     let mut visit = Visit::begin(&conn, EgressDoor::Connect);
     visit.trace(trace.as_deref());
-    let (passage, upstream) = match leave(&conn.worker, &mut visit, &destination, None).await {
-        Ok(reached) => reached,
-        Err(answer) => return conn.finish(&answer.bytes()).await,
+    let reached = tokio::select! {
+        biased;
+        reached = leave(&conn.worker, &mut visit, &destination, None) => Some(reached),
+        // A client that has broken off need not keep a place while a destination is silent.
+        _ = conn.tcp.ready(Interest::ERROR) => None,
+    };
+    let (passage, upstream) = match reached {
+        Some(Ok(reached)) => reached,
+        Some(Err(answer)) => return conn.finish(&answer.bytes()).await,
+        None => return,
     };
     visit.status = 200;
     let limits = tunnel_limits(&conn.worker, &passage);
-    conn.deadline.set_after(conn.worker.shared.settings.egress.idle);
+    conn.deadline.set(limits.due());
     if !conn.write(ESTABLISHED).await {
-        return;
+        visit.end = Some(EgressEnd::ClientReset);
+        return reset_on_drop(&upstream);
     }
     if conn.worker.shared.settings.egress.strict_names {
-        Box::pin(inspect(conn, upstream, visit, destination, limits)).await;
+        let young = Young { conn, upstream, visit, to: destination, limits, sent: 0, hold: None };
+        Box::pin(young.inspect()).await;
     } else {
         pump(conn, upstream, visit, limits).await;
     }
@@ -73,110 +79,134 @@ pub async fn leave(
     }
 }
 
-/// Looks at what the client says first, then moves bytes; a tunnel that carries HTTP is relayed request by request.
-async fn inspect(
-    mut conn: Conn,
-    mut upstream: TcpStream,
-    mut visit: Visit,
+/// A tunnel whose client has not said yet what it speaks.
+struct Young {
+    conn: Conn,
+    upstream: TcpStream,
+    visit: Visit,
     to: Destination,
     limits: tunnel::Limits,
-) {
-    let mut sent = 0;
-    let (head, idle) = (conn.worker.shared.settings.egress.head, conn.worker.shared.settings.egress.idle);
-    loop {
-        let until = match sniff::look(&conn.buffer, &to.host) {
-            Look::Opaque => break,
-            Look::Http => {
-                let pinned = Pinned { destination: to, upstream, visit, passed: sent };
-                return Box::pin(relay::inside(conn, pinned)).await;
-            }
-            Look::Refuse(reason, message) => {
-                let hint = "name one host everywhere, or set EGRESS_FRONTING=allow".to_owned();
-                let refusal = Refusal::new(reason, "egress-fronting", message, hint);
-                visit.refused(&refusal);
-                let tls = conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
-                let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
-                return conn.finish(&last).await;
-            }
-            Look::Hold => Instant::now() + head,
-            Look::Pass => {
-                conn.deadline.set_after(idle);
-                let rest = conn.buffer.get(sent..).unwrap_or(&[]);
-                if !write_all(&conn.worker, &mut upstream, rest, &mut conn.deadline).await {
-                    return;
-                }
-                visit.sent += rest.len() as u64;
-                sent = conn.buffer.len();
-                Instant::now() + idle
-            }
-        };
-        match hear(&mut conn, &upstream, &mut visit, until).await {
-            Heard::Client => {}
-            // A server that speaks first, or to half a request, speaks no HTTP/1.
-            Heard::Upstream => break,
-            Heard::Nobody => {
-                visit.end = Some(EgressEnd::Idle);
-                return;
-            }
-            Heard::Gone => {
-                if conn.buffer.is_empty() {
-                    break;
-                }
-                return;
-            }
-        }
-    }
-    conn.consume(sent);
-    pump(conn, upstream, visit, limits).await;
+    /// Bytes of the buffer that have gone on.
+    sent: usize,
+    /// When what is held back has to be complete.
+    hold: Option<Instant>,
 }
 
 enum Heard {
     Client,
     Upstream,
     /// The client has closed its side.
-    Gone,
-    Nobody,
+    End,
+    /// It is over.
+    Nobody(EgressEnd),
 }
 
-/// [`heard`] before `until`; a tunnel that lasts is told meanwhile.
-async fn hear(conn: &mut Conn, upstream: &TcpStream, visit: &mut Visit, until: Instant) -> Heard {
-    let long = visit.started + LONG;
-    if !visit.lasting && long < until {
-        conn.deadline.set(long);
-        match heard(conn, upstream).await {
-            Heard::Nobody if !conn.worker.shared.is_killed() => lasts(visit, upstream),
-            other => return other,
+impl Young {
+    /// Looks at what the client says first, then moves bytes; a tunnel that carries HTTP is relayed request by request.
+    async fn inspect(mut self) {
+        loop {
+            match sniff::look(&self.conn.buffer, &self.to.host) {
+                Look::Opaque => break,
+                Look::Http => {
+                    let Self { conn, upstream, visit, to: destination, sent: passed, .. } = self;
+                    return Box::pin(relay::inside(conn, Pinned { destination, upstream, visit, passed }))
+                        .await;
+                }
+                Look::Refuse(reason, message) => return self.refuse(reason, message).await,
+                Look::Hold => {
+                    let head = self.conn.worker.shared.settings.egress.head;
+                    self.hold.get_or_insert_with(|| Instant::now() + head);
+                }
+                // The tunnel itself knows how to end at its bound.
+                Look::Pass if self.limits.bytes > 0 && self.conn.buffer.len() as u64 >= self.limits.bytes => {
+                    break;
+                }
+                Look::Pass => {
+                    if let Err(end) = self.pass().await {
+                        return self.broken(end);
+                    }
+                }
+            }
+            match self.heard().await {
+                Heard::Client => {}
+                // A server that speaks first, or to half a request, speaks no HTTP/1. A client that says no more has
+                // named nobody.
+                Heard::Upstream | Heard::End => break,
+                Heard::Nobody(end) => return self.broken(end),
+            }
         }
+        self.conn.consume(self.sent);
+        pump(self.conn, self.upstream, self.visit, self.limits.less(self.sent as u64)).await;
     }
-    conn.deadline.set(until);
-    heard(conn, upstream).await
-}
 
-/// Waits for either side to say something; the client's bytes are read, the destination's stay in its socket.
-async fn heard(conn: &mut Conn, upstream: &TcpStream) -> Heard {
-    let Conn { worker, tcp, deadline, buffer, .. } = conn;
-    let mut answered = std::pin::pin!(upstream.ready(Interest::READABLE));
-    poll_fn(|cx| {
-        if worker.shared.is_killed() {
-            return Poll::Ready(Heard::Nobody);
+    /// Sends on what is in the buffer.
+    async fn pass(&mut self) -> Result<(), EgressEnd> {
+        let Self { conn, upstream, visit, limits, sent, .. } = self;
+        let rest = conn.buffer.get(*sent..).unwrap_or(&[]);
+        conn.deadline.set(limits.due());
+        if !write_all(&conn.worker, upstream, rest, &mut conn.deadline).await {
+            let killed = conn.worker.shared.is_killed();
+            return Err(if killed { EgressEnd::Drained } else { EgressEnd::UpstreamReset });
         }
-        let read = worker.with_scratch(|scratch| {
-            let mut into = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *tcp).poll_read(cx, &mut into))?;
-            buffer.extend_from_slice(into.filled());
-            Poll::Ready(std::io::Result::Ok(!into.filled().is_empty()))
-        });
-        match read {
-            Poll::Ready(Ok(true)) => return Poll::Ready(Heard::Client),
-            Poll::Ready(_) => return Poll::Ready(Heard::Gone),
-            Poll::Pending => {}
-        }
-        if answered.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Heard::Upstream);
-        }
-        deadline.poll(cx).map(|()| Heard::Nobody)
-    })
-    .await
+        visit.sent += rest.len() as u64;
+        *sent = conn.buffer.len();
+        Ok(())
+    }
+
+    /// Neither side may take what it has for the whole.
+    fn broken(mut self, end: EgressEnd) {
+        self.visit.end = Some(end);
+        reset_on_drop(&self.conn.tcp);
+        reset_on_drop(&self.upstream);
+    }
+
+    async fn refuse(mut self, reason: EgressReason, message: String) {
+        let hint = "name one host everywhere, or set EGRESS_FRONTING=allow".to_owned();
+        self.visit.refused(&Refusal::new(reason, "egress-fronting", message, hint));
+        reset_on_drop(&self.upstream);
+        let tls = self.conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
+        let last = if tls { sni::alert(refuse::ACCESS_DENIED).to_vec() } else { Vec::new() };
+        self.conn.finish(&last).await;
+    }
+
+    /// Waits for either side to say something; the client's bytes are read, the destination's stay in its socket.
+    async fn heard(&mut self) -> Heard {
+        let Self { conn: Conn { worker, tcp, deadline, buffer }, upstream, visit, limits, hold, .. } = self;
+        let due = limits.due().min(hold.unwrap_or_else(|| limits.due()));
+        deadline.set(visit.long.map_or(due, |long| long.min(due)));
+        poll_fn(|cx| {
+            if worker.shared.is_killed() {
+                return Poll::Ready(Heard::Nobody(EgressEnd::Drained));
+            }
+            let read = worker.with_scratch(|scratch| {
+                let mut into = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut *tcp).poll_read(cx, &mut into))?;
+                buffer.extend_from_slice(into.filled());
+                Poll::Ready(std::io::Result::Ok(!into.filled().is_empty()))
+            });
+            match read {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Heard::Client),
+                Poll::Ready(Ok(false)) => return Poll::Ready(Heard::End),
+                Poll::Ready(Err(_)) => return Poll::Ready(Heard::Nobody(EgressEnd::ClientReset)),
+                Poll::Pending => {}
+            }
+            if upstream.poll_read_ready(cx).is_ready() {
+                return Poll::Ready(Heard::Upstream);
+            }
+            while deadline.poll(cx).is_ready() {
+                let now = Instant::now();
+                if now >= due {
+                    let late = limits.until.is_some_and(|until| now >= until);
+                    let end = if late { EgressEnd::Lifetime } else { EgressEnd::Idle };
+                    return Poll::Ready(Heard::Nobody(end));
+                }
+                visit.goes_on(upstream);
+                deadline.set(due);
+            }
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 /// Moves bytes until the tunnel ends; what was read from the client already goes first.
@@ -184,25 +214,22 @@ pub async fn pump(conn: Conn, upstream: TcpStream, mut visit: Visit, limits: tun
     let Conn { worker, tcp, mut deadline, buffer } = conn;
     let lend = |use_it: &mut dyn FnMut(&mut [u8])| worker.with_bulk(|bulk| use_it(bulk));
     let stop = || worker.shared.is_killed();
-    deadline.set_after(LONG);
+    if let Some(long) = visit.long {
+        deadline.set(long);
+    }
     let moved = {
         let mut moving = std::pin::pin!(tunnel::run(&tcp, &upstream, buffer, limits, lend, stop));
         let both = poll_fn(|cx| {
-            if !visit.lasting && deadline.poll(cx).is_ready() {
-                lasts(&mut visit, &upstream);
+            if visit.long.is_some() && deadline.poll(cx).is_ready() {
+                visit.goes_on(&upstream);
             }
             moving.as_mut().poll(cx)
         });
         both.await
     };
+    // The peers learn of the end before it is written down.
     drop((tcp, upstream));
     visit.moved(&moved);
-}
-
-/// A tunnel has lived for [`LONG`].
-fn lasts(visit: &mut Visit, upstream: &TcpStream) {
-    visit.goes_on();
-    dial::keep_alive(upstream);
 }
 
 /// A destination from a CONNECT's target; the port is 443 where none is written.

@@ -1,264 +1,169 @@
-//! CONNECT over HTTP/2 with prior knowledge (RFC 9113 §8.5): hyper frames it, each stream is a tunnel.
+//! CONNECT over HTTP/2 with prior knowledge (RFC 9113 §8.5): each stream is a tunnel.
+//!
+//! The frames are the `h2` crate's. (hyper's upgrades end a stream in good order when its tunnel is dropped, and read a
+//! cancelled one as ended: a cut tunnel would pass for a whole one.)
 
-use std::convert::Infallible;
+mod stream;
+
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
 use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{Builder, Connection, SendResponse};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::gate::egress::Refusal;
+use crate::gate::egress::Passage;
 use crate::ids::{Destination, EgressDoor};
+use crate::limits;
 use crate::net::deadline::Deadline;
 use crate::net::rewind::Rewind;
-use crate::net::{dial, tunnel};
 use crate::proxy::forward::refuse::{self, Answer};
-use crate::proxy::forward::sniff::{self, Look};
 use crate::proxy::forward::visit::Visit;
-use crate::proxy::forward::{Conn, connect, tunnel_limits};
-use crate::proxy::h2::builder;
+use crate::proxy::forward::{Conn, Place, connect, full, tunnel_limits};
+use crate::proxy::h2::{PENDING_RESETS, STREAMS};
 use crate::proxy::worker::Worker;
-use crate::telemetry::metrics::EgressEnd;
+
+use stream::Stream;
+
+/// Bytes that a client may send ahead in one tunnel, and in all of a connection: a destination that reads nothing holds
+/// its own tunnel up, and sixteen of them are needed to hold the connection up.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// See [`STREAM_WINDOW`].
+const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
+/// Bytes of one tunnel that wait for the client's socket.
+const SEND_BYTES: usize = 64 * 1024;
 
 /// How such a connection begins.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection to its end.
 pub async fn serve(conn: Conn) {
-    let Conn { worker, tcp, buffer, .. } = conn;
-    let io = TokioIo::new(Rewind::new(tcp, buffer));
-    let service_worker = Rc::clone(&worker);
-    let service = service_fn(move |request| {
-        let worker = Rc::clone(&service_worker);
-        async move { Ok::<_, Infallible>(Box::pin(answer(worker, request)).await) }
-    });
-    let connection = builder().serve_connection(io, service);
-    let mut connection = std::pin::pin!(connection);
+    let Conn { worker, tcp, buffer, deadline } = conn;
+    let shaking = Builder::new()
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(limits::HEAD_BYTES).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BYTES)
+        .handshake::<_, Bytes>(Rewind::new(tcp, buffer));
+    // A client that breaks the protocol concerns itself alone, here and below, and is gone.
+    let Ok(Ok(connection)) = timeout(worker.shared.settings.egress.head, shaking).await else { return };
+    let mut tunnels = JoinSet::new();
+    serve_streams(&worker, connection, &mut tunnels, deadline).await;
+    // The connection is closed; its tunnels see that and end.
+    while tunnels.join_next().await.is_some() {}
+}
+
+async fn serve_streams(
+    worker: &Rc<Worker>,
+    mut connection: Connection<Rewind, Bytes>,
+    tunnels: &mut JoinSet<()>,
+    mut deadline: Deadline,
+) {
     let mut leaving = false;
     poll_fn(|cx| {
-        if worker.shared.is_killed() {
-            return Poll::Ready(());
+        loop {
+            while matches!(tunnels.poll_join_next(cx), Poll::Ready(Some(_))) {}
+            let shared = &worker.shared;
+            if shared.is_draining() && !leaving {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    tunnels.spawn_local(answer(Rc::clone(worker), request, respond));
+                    continue;
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            if !tunnels.is_empty() {
+                deadline.set_after(shared.settings.timeouts.client_idle);
+            } else if shared.is_killed() {
+                return Poll::Ready(());
+            }
+            return deadline.poll(cx);
         }
-        if worker.shared.is_draining() && !leaving {
-            leaving = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        // A connection error concerns this client alone, and it is gone.
-        connection.as_mut().poll(cx).map(|_| ())
     })
     .await;
 }
 
-async fn answer(worker: Rc<Worker>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+/// Serves one request to the end of its tunnel.
+async fn answer(worker: Rc<Worker>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let _enlisted = worker.enlist(&waker);
     let mut visit = Visit::of(&worker, EgressDoor::Connect);
     visit.trace(request.headers().get("x-kars-trace-id").map(HeaderValue::as_bytes));
-    if request.method() != Method::CONNECT || request.extensions().get::<hyper::ext::Protocol>().is_some() {
-        let what = "over HTTP/2 the egress proxy takes CONNECT alone; send plain requests over HTTP/1.1";
-        visit.malformed(501, what);
-        return response(&refuse::malformed(501, what, &visit));
-    }
-    let target = request.uri().authority().map_or("", http::uri::Authority::as_str);
-    let destination = match connect::destination(target) {
+    let Some(_place) = Place::take(&worker) else {
+        let refusal = full(&worker);
+        visit.refused(&refusal);
+        return refuse_stream(&mut respond, &refuse::denied(&refusal, &visit));
+    };
+    let destination = match destination(&request, &mut visit) {
         Ok(destination) => destination,
-        Err(e) => {
-            visit.malformed(400, e.detail());
-            return response(&refuse::malformed(400, e.detail(), &visit));
-        }
+        Err(answer) => return refuse_stream(&mut respond, &answer),
     };
-    let (passage, upstream) = match connect::leave(&worker, &mut visit, &destination, None).await {
-        Ok(reached) => reached,
-        Err(answer) => return response(&answer),
+    let reached = tokio::select! {
+        biased;
+        reached = connect::leave(&worker, &mut visit, &destination, None) => reached,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
-    visit.status = 200;
-    let limits = tunnel_limits(&worker, &passage);
-    let upgrade = hyper::upgrade::on(&mut request);
-    tokio::task::spawn_local(async move {
-        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        let _enlisted = worker.enlist(&waker);
-        // A stream that is reset before its tunnel begins is a client that left.
-        if let Ok(io) = upgrade.await {
-            Stream { io: TokioIo::new(io), upstream, worker, limits }.run(visit, &destination).await;
+    match reached {
+        Ok((passage, upstream)) => {
+            let body = request.into_body();
+            open(&worker, visit, (passage, upstream, destination), body, &mut respond).await;
         }
-    });
-    Response::new(Full::default())
+        Err(answer) => refuse_stream(&mut respond, &answer),
+    }
 }
 
-fn response(answer: &Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(answer.body.clone())));
+async fn open(
+    worker: &Worker,
+    mut visit: Visit,
+    reached: (Passage, TcpStream, Destination),
+    body: RecvStream,
+    respond: &mut SendResponse<Bytes>,
+) {
+    let (passage, upstream, destination) = reached;
+    visit.status = 200;
+    let limits = tunnel_limits(worker, &passage);
+    // A stream that is reset before its tunnel begins is a client that left.
+    if let Ok(send) = respond.send_response(Response::new(()), false) {
+        Stream::new(body, send, upstream, limits).run(worker, visit, &destination).await;
+    }
+}
+
+fn destination(request: &Request<RecvStream>, visit: &mut Visit) -> Result<Destination, Answer> {
+    let mut malformed = |status: u16, what: &str| {
+        visit.malformed(status, what);
+        refuse::malformed(status, what, visit)
+    };
+    if request.method() != Method::CONNECT || request.extensions().get::<h2::ext::Protocol>().is_some() {
+        let what = "over HTTP/2 the egress proxy takes CONNECT alone; send plain requests over HTTP/1.1";
+        return Err(malformed(501, what));
+    }
+    let target = request.uri().authority().map_or("", http::uri::Authority::as_str);
+    connect::destination(target).map_err(|e| malformed(400, e.detail()))
+}
+
+/// Answers without a tunnel. (A failure is a client that has left.)
+fn refuse_stream(respond: &mut SendResponse<Bytes>, answer: &Answer) {
+    let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
     for (name, value) in &answer.fields {
         if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }
     }
-    response
-}
-
-/// One tunnel.
-struct Stream {
-    io: TokioIo<Upgraded>,
-    upstream: TcpStream,
-    worker: Rc<Worker>,
-    limits: tunnel::Limits,
-}
-
-/// One direction: what was read and not written yet, and how far it is.
-#[derive(Default)]
-struct Way {
-    bytes: Vec<u8>,
-    at: usize,
-    ended: bool,
-    shut: bool,
-    moved: u64,
-}
-
-impl Stream {
-    async fn run(mut self, mut visit: Visit, to: &Destination) {
-        dial::keep_alive(&self.upstream);
-        let mut out = Way::default();
-        if self.worker.shared.settings.egress.strict_names
-            && let Err(refusal) = self.inspect(&mut out, to).await
-        {
-            return visit.refused(&refusal);
-        }
-        visit.end = Some(self.pump(&mut out, &mut visit).await);
+    if let Ok(mut send) = respond.send_response(response, false) {
+        // It fits into any window but one that the client has closed.
+        send.reserve_capacity(answer.body.len());
+        let _ = send.send_data(Bytes::from(answer.body.clone()), true);
     }
-
-    /// Waits until the client's first bytes say what it speaks, or the destination speaks first.
-    async fn inspect(&mut self, out: &mut Way, to: &Destination) -> Result<(), Refusal> {
-        let mut deadline = Deadline::new(self.worker.shared.settings.egress.head);
-        loop {
-            let (reason, message) = match sniff::look(&out.bytes, &to.host) {
-                Look::Opaque => return Ok(()),
-                Look::Refuse(reason, message) => (reason, message),
-                Look::Http => (
-                    crate::ids::EgressReason::Fronting,
-                    "cleartext HTTP inside an HTTP/2 tunnel is not relayed; use CONNECT over HTTP/1.1"
-                        .to_owned(),
-                ),
-                Look::Hold | Look::Pass => {
-                    let Self { io, upstream, worker, .. } = self;
-                    let mut answered = std::pin::pin!(upstream.ready(Interest::READABLE));
-                    let more = poll_fn(|cx| {
-                        let before = out.bytes.len();
-                        if poll_read(worker, io, &mut out.bytes, cx).is_ready() {
-                            return Poll::Ready(out.bytes.len() > before);
-                        }
-                        if answered.as_mut().poll(cx).is_ready() {
-                            return Poll::Ready(false);
-                        }
-                        deadline.poll(cx).map(|()| false)
-                    });
-                    if more.await {
-                        continue;
-                    }
-                    return Ok(());
-                }
-            };
-            return Err(Refusal::new(reason, "egress-fronting", message, String::new()));
-        }
-    }
-
-    /// Moves bytes both ways; gives how it ended.
-    async fn pump(&mut self, out: &mut Way, visit: &mut Visit) -> EgressEnd {
-        let Self { io, upstream, worker, limits } = self;
-        let until = limits.lifetime.map(|life| Instant::now() + life);
-        let mut deadline = Deadline::new(limits.idle);
-        let mut back = Way::default();
-        let mut moved = 0;
-        let end = poll_fn(|cx| {
-            if worker.shared.is_killed() {
-                return Poll::Ready(EgressEnd::Drained);
-            }
-            if matches!(out.poll(worker, io, upstream, cx), Poll::Ready(Err(()))) {
-                return Poll::Ready(EgressEnd::ClientReset);
-            }
-            if matches!(back.poll(worker, upstream, io, cx), Poll::Ready(Err(()))) {
-                return Poll::Ready(EgressEnd::UpstreamReset);
-            }
-            let all = out.moved + back.moved;
-            if limits.bytes > 0 && all > limits.bytes {
-                return Poll::Ready(EgressEnd::Bytes);
-            }
-            if out.shut && back.shut {
-                return Poll::Ready(EgressEnd::Complete);
-            }
-            let now = Instant::now();
-            if until.is_some_and(|until| now >= until) {
-                return Poll::Ready(EgressEnd::Lifetime);
-            }
-            if all > moved {
-                moved = all;
-                let next = now + limits.idle;
-                deadline.set(until.map_or(next, |until| until.min(next)));
-            }
-            deadline.poll(cx).map(|()| {
-                let late = until.is_some_and(|until| Instant::now() >= until);
-                if late { EgressEnd::Lifetime } else { EgressEnd::Idle }
-            })
-        })
-        .await;
-        visit.sent += out.moved;
-        visit.received += back.moved;
-        end
-    }
-}
-
-impl Way {
-    fn poll<R, W>(
-        &mut self,
-        worker: &Worker,
-        from: &mut R,
-        to: &mut W,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), ()>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        loop {
-            while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
-                let n = ready!(Pin::new(&mut *to).poll_write(cx, rest)).map_err(|_| ())?;
-                self.at += n;
-                self.moved += n as u64;
-            }
-            self.bytes.clear();
-            self.at = 0;
-            if self.ended {
-                if !self.shut {
-                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| ())?;
-                    self.shut = true;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(|_| ())?;
-            ready!(poll_read(worker, from, &mut self.bytes, cx)).map_err(|_| ())?;
-            self.ended = self.bytes.is_empty();
-        }
-    }
-}
-
-/// Reads once through the thread's buffer.
-fn poll_read<R: AsyncRead + Unpin>(
-    worker: &Worker,
-    from: &mut R,
-    into: &mut Vec<u8>,
-    cx: &mut Context<'_>,
-) -> Poll<std::io::Result<()>> {
-    worker.with_scratch(|scratch| {
-        let mut read = ReadBuf::new(scratch);
-        ready!(Pin::new(from).poll_read(cx, &mut read))?;
-        into.extend_from_slice(read.filled());
-        Poll::Ready(Ok(()))
-    })
 }

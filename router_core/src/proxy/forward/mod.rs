@@ -26,6 +26,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::egress::{Passage, Refusal};
@@ -49,11 +50,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream) {
     let place = Place::take(&worker);
     let deadline = Deadline::new(worker.shared.settings.egress.head);
     let mut conn = Conn { worker, tcp, deadline, buffer: Vec::new() };
-    if place.0.shared.egress_connections.load(Ordering::Relaxed)
-        > place.0.shared.settings.egress.max_connections
-    {
-        return busy(conn).await;
-    }
+    let Some(_place) = place else { return busy(conn).await };
     // A slow head is the client's own loss: nothing was asked for yet, so nothing is told but to an HTTP client.
     match conn.read_some().await {
         Ok(true) => {}
@@ -73,13 +70,17 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream) {
     relay::serve(conn).await;
 }
 
-/// One of the connections that may be open at one time; given back on drop.
+/// One of the connections, or of the tunnels on an HTTP/2 connection, that may be open at one time; given back on drop.
 struct Place(Rc<Worker>);
 
 impl Place {
-    fn take(worker: &Rc<Worker>) -> Self {
-        worker.shared.egress_connections.fetch_add(1, Ordering::Relaxed);
-        Self(Rc::clone(worker))
+    /// `None` when there is none: a connection that is told so takes no place from others meanwhile.
+    fn take(worker: &Rc<Worker>) -> Option<Self> {
+        let most = worker.shared.settings.egress.max_connections;
+        let one_more = |taken| (taken < most).then_some(taken + 1);
+        let taken = &worker.shared.egress_connections;
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(Rc::clone(worker)))
     }
 }
 
@@ -95,13 +96,7 @@ async fn busy(mut conn: Conn) {
     conn.deadline.set_after(LINGER);
     let said = conn.read_some().await.unwrap_or(false);
     let tls = said && conn.buffer.first() == Some(&sniff::TLS_HANDSHAKE);
-    let most = conn.worker.shared.settings.egress.max_connections;
-    let refusal = Refusal::new(
-        EgressReason::Slots,
-        "EGRESS_MAX_CONNECTIONS",
-        format!("the egress proxy has {most} connections open, as many as it may"),
-        "try again in a moment".to_owned(),
-    );
+    let refusal = full(&conn.worker);
     let mut visit = Visit::begin(&conn, if tls { EgressDoor::Tls } else { EgressDoor::Connect });
     visit.refused(&refusal);
     if tls {
@@ -110,6 +105,17 @@ async fn busy(mut conn: Conn) {
         let answer = refuse::denied(&refusal, &visit);
         conn.finish(&answer.bytes()).await;
     }
+}
+
+/// Why there is no place.
+fn full(worker: &Worker) -> Refusal {
+    let most = worker.shared.settings.egress.max_connections;
+    Refusal::new(
+        EgressReason::Slots,
+        "EGRESS_MAX_CONNECTIONS",
+        format!("the egress proxy has {most} connections open, as many as it may"),
+        "try again in a moment".to_owned(),
+    )
 }
 
 /// A client's connection.
@@ -194,11 +200,10 @@ impl Conn {
 /// What a tunnel under `passage` may use: an approval's end is the tunnel's, too.
 fn tunnel_limits(worker: &Worker, passage: &Passage) -> tunnel::Limits {
     let settings = &worker.shared.settings.egress;
-    let now = unix_time().as_secs();
-    let granted = passage.expires_at().map(|at| Duration::from_secs(at.saturating_sub(now)));
-    let lifetime = settings.lifetime.into_iter().chain(granted).min();
+    let granted = passage.expires_at().map(|at| Duration::from_secs(at).saturating_sub(unix_time()));
+    let until = settings.lifetime.into_iter().chain(granted).min().map(|life| Instant::now() + life);
     let bytes = if passage.max_bytes() == 0 { settings.max_bytes } else { passage.max_bytes() };
-    tunnel::Limits { idle: settings.idle, lifetime, bytes }
+    tunnel::Limits { idle: settings.idle, until, bytes }
 }
 
 /// Writes all of `bytes` within the deadline; `false` when the peer does not take them, or the router stops.

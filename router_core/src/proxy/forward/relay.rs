@@ -7,7 +7,6 @@ mod request;
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::gate::egress::{Passage, Refusal};
 use crate::ids::{Destination, EgressDoor};
@@ -132,16 +131,17 @@ async fn one(conn: &mut Conn, request: Request, kept: Option<Kept>) -> Next {
         Ok(opened) => opened,
         Err(answer) => return Next::Close(Some(answer)),
     };
-    let life = Life::new(conn, &passage);
+    let limits = tunnel_limits(&conn.worker, &passage);
     conn.consume(request.len);
-    let exchange = Exchange::new(conn, &mut upstream, &request, Mode::Proxy, life.limits.bytes);
-    let done = exchange.run(life.until).await;
+    let exchange = Exchange::new(conn, &mut upstream, &request, Mode::Proxy, limits.bytes);
+    let done = exchange.run(limits.until).await;
     visit.exchanged(&done);
     if let Some(broke) = done.broke {
         return Next::Close(broken(&mut visit, &broke, done.answered, &upstream));
     }
     if done.status == 101 {
-        return Next::Tunnel(Box::new(Over { upstream, visit, limits: life.limits, rest: done.rest }));
+        let limits = limits.less(done.sent + done.received);
+        return Next::Tunnel(Box::new(Over { upstream, visit, limits, rest: done.rest }));
     }
     if !(request.keep && done.client_keeps && done.request_whole) || conn.worker.shared.is_draining() {
         return Next::Close(None);
@@ -212,11 +212,12 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
             Err(refusal) => break Some(refuse::denied(&refusal, &visit)),
         };
         visit.inside(&tunnel);
-        let life = Life::new(&conn, &passage);
+        // A rule bounds the whole connection (docs/policy.md).
+        let limits = tunnel_limits(&conn.worker, &passage).less(tunnel.sent + tunnel.received);
         conn.consume(request.len);
         let mode = Mode::Verbatim { passed: std::mem::take(&mut passed) };
-        let exchange = Exchange::new(&mut conn, &mut upstream, &request, mode, life.limits.bytes);
-        let done = exchange.run(life.until).await;
+        let exchange = Exchange::new(&mut conn, &mut upstream, &request, mode, limits.bytes);
+        let done = exchange.run(limits.until).await;
         visit.exchanged(&done);
         tunnel.sent += done.sent;
         tunnel.received += done.received;
@@ -227,8 +228,8 @@ pub async fn inside(mut conn: Conn, pinned: Pinned) {
         if done.status == 101 {
             // The tunnel's own account takes the rest.
             drop(visit);
-            return upgraded(conn, Over { upstream, visit: tunnel, limits: life.limits, rest: done.rest })
-                .await;
+            let limits = limits.less(done.sent + done.received);
+            return upgraded(conn, Over { upstream, visit: tunnel, limits, rest: done.rest }).await;
         }
         tunnel.end = Some(EgressEnd::Complete);
         if !(request.keep
@@ -251,19 +252,6 @@ async fn upgraded(mut conn: Conn, over: Over) {
         connect::pump(conn, upstream, visit, limits).await;
     } else {
         visit.end = Some(EgressEnd::ClientReset);
-    }
-}
-
-/// How long and how much a request may take.
-struct Life {
-    limits: tunnel::Limits,
-    until: Option<Instant>,
-}
-
-impl Life {
-    fn new(conn: &Conn, passage: &Passage) -> Self {
-        let limits = tunnel_limits(&conn.worker, passage);
-        Self { limits, until: limits.lifetime.map(|life| Instant::now() + life) }
     }
 }
 

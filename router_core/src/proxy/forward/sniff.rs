@@ -32,17 +32,23 @@ pub enum Look {
 
 /// Looks at the bytes a client has sent so far into a tunnel to `host`.
 pub fn look(bytes: &[u8], host: &Host) -> Look {
-    match bytes.first() {
+    if bytes.first() == Some(&TLS_HANDSHAKE) {
+        return tls(bytes, host);
+    }
+    // Servers pass over empty lines before a request (RFC 9112 §2.2).
+    let blank = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+    let begun = bytes.get(blank..).unwrap_or(&[]);
+    match begun.first() {
+        None if blank > LINE_BYTES => Look::Refuse(EgressReason::Malformed, "only empty lines".to_owned()),
         None => Look::Pass,
-        Some(&TLS_HANDSHAKE) => tls(bytes, host),
-        Some(_) if begins(bytes, PREFACE) => {
-            if bytes.len() < PREFACE.len() {
+        Some(_) if begins(begun, PREFACE) => {
+            if begun.len() < PREFACE.len() {
                 return Look::Hold;
             }
             let what = "cleartext HTTP/2 inside a tunnel hides its authorities; use TLS or HTTP/1.1";
             Look::Refuse(EgressReason::Fronting, what.to_owned())
         }
-        Some(_) if METHODS.iter().any(|method| begins(bytes, method)) => line(bytes),
+        Some(_) if METHODS.iter().any(|method| begins(begun, method)) => line(begun),
         Some(_) => Look::Opaque,
     }
 }
@@ -115,6 +121,9 @@ mod tests {
             (b"GET /a HTTP/1.1\n", Look::Http),
             (b"GET key\r\n", Look::Opaque),
             (b"GEX", Look::Opaque),
+            (b"\r\n", Look::Pass),
+            (b"\r\n\nGET / HTTP/1.1\r\n", Look::Http),
+            (b"\r\nx", Look::Opaque),
         ] {
             assert_eq!(look(bytes, &host()), want, "{bytes:?}");
         }

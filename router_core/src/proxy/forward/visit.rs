@@ -6,27 +6,31 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Step};
 use crate::gate::egress::{Passage, Reach, Refusal};
 use crate::ids::{Destination, EgressDoor, EgressReason, TraceId};
-use crate::net::tunnel;
+use crate::net::{dial, tunnel};
 use crate::policy::snapshot::Snapshot;
 use crate::proxy::account::{micros, millis, unix_time};
 use crate::proxy::forward::Conn;
 use crate::proxy::forward::relay::{Broke, Done};
 use crate::proxy::worker::Worker;
 use crate::telemetry::audit::Record;
+use crate::telemetry::destinations::Seen;
 use crate::telemetry::metrics::{DenialKind, EgressEnd};
+
+/// A tunnel that lives this long is audited when it does, too: kill -9 must not hide that it was open.
+const LONG: Duration = Duration::from_secs(10);
 
 /// The facts of one attempt.
 #[expect(clippy::struct_excessive_bools, reason = "facts that hold or not, each by itself")]
 pub struct Visit {
     worker: Rc<Worker>,
     door: EgressDoor,
-    /// When it began.
-    pub started: Instant,
+    started: Instant,
     decision_id: u64,
     trace: TraceId,
     destination: String,
@@ -40,8 +44,6 @@ pub struct Visit {
     open: bool,
     /// Whether it happens inside a tunnel, which is counted by itself.
     inside: bool,
-    /// Whether it has been told that it goes on.
-    pub lasting: bool,
     /// Sent to the client.
     pub status: u16,
     /// Bytes from the client to the destination.
@@ -51,6 +53,17 @@ pub struct Visit {
     /// How it ended; `None` while the client can only have left.
     pub end: Option<EgressEnd>,
     denied: bool,
+    /// When it is to be told that it goes on; `None` once it was.
+    pub long: Option<Instant>,
+    /// What learn mode notes once the destination is reached.
+    lesson: Option<Box<Lesson>>,
+}
+
+/// What learn mode notes. The address guard speaks last, so it waits for that.
+struct Lesson {
+    destination: Destination,
+    request: Option<(String, String)>,
+    listed: bool,
 }
 
 impl Visit {
@@ -63,10 +76,11 @@ impl Visit {
     pub fn of(worker: &Rc<Worker>, door: EgressDoor) -> Self {
         worker.shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let decision_id = worker.random();
+        let started = Instant::now();
         Self {
             worker: Rc::clone(worker),
             door,
-            started: Instant::now(),
+            started,
             decision_id,
             trace: TraceId::from_bits(decision_id),
             destination: String::new(),
@@ -78,12 +92,13 @@ impl Visit {
             established: None,
             open: false,
             inside: false,
-            lasting: false,
             status: 0,
             sent: 0,
             received: 0,
             end: None,
             denied: false,
+            long: Some(started + LONG),
+            lesson: None,
         }
     }
 
@@ -129,6 +144,13 @@ impl Visit {
                 self.reason = Some(passage.reason());
                 passage.rule().clone_into(&mut self.rule);
                 shared.metrics.egress_decided(self.door, passage.reason());
+                self.lesson = shared.gate.egress().learns().then(|| {
+                    Box::new(Lesson {
+                        destination: destination.clone(),
+                        request: request.map(|(method, path)| (method.to_owned(), path.to_owned())),
+                        listed: passage.reason() != EgressReason::Learn,
+                    })
+                });
             }
             Err(refusal) => self.refused(refusal),
         }
@@ -189,6 +211,7 @@ impl Visit {
         self.open = true;
         self.worker.shared.metrics.egress_dialled(took);
         self.worker.shared.metrics.tunnel_opened();
+        self.learn();
     }
 
     /// Notes that a connection made earlier serves again.
@@ -196,12 +219,26 @@ impl Visit {
         self.address = address;
         self.open = true;
         self.worker.shared.metrics.tunnel_opened();
+        self.learn();
     }
 
     /// Notes that it happens inside a tunnel, which counts its bytes.
     pub fn inside(&mut self, tunnel: &Self) {
         self.address = tunnel.address;
         self.inside = true;
+        self.learn();
+    }
+
+    fn learn(&mut self) {
+        let Some(lesson) = self.lesson.take() else { return };
+        let request = lesson.request.as_ref().map(|(method, path)| (method.as_str(), path.as_str()));
+        self.worker.shared.gate.egress().learned().observe(&Seen {
+            destination: &lesson.destination,
+            door: self.door,
+            request,
+            listed: lesson.listed,
+            now: unix_time().as_secs(),
+        });
     }
 
     /// Notes bytes that are no request.
@@ -238,9 +275,11 @@ impl Visit {
 }
 
 impl Visit {
-    /// Notes that it is still under way, after long enough to matter.
-    pub fn goes_on(&mut self) {
-        self.lasting = true;
+    /// Tells that it is still under way. From now on the kernel watches its destination: those that last are worth
+    /// the system calls.
+    pub fn goes_on(&mut self, upstream: &TcpStream) {
+        self.long = None;
+        dial::keep_alive(upstream);
         self.audit("open");
     }
 

@@ -200,6 +200,11 @@ impl<'c> Exchange<'c> {
         let idle = self.conn.worker.shared.settings.egress.idle;
         self.rearm(idle, until);
         let mut moved = 0;
+        if self.allow(0).is_err() {
+            self.done.sent = 0;
+            self.done.broke = Some(Broke::Bytes);
+            return self.done;
+        }
         let broke = poll_fn(|cx| {
             if self.conn.worker.shared.is_killed() {
                 return Poll::Ready(Some(Broke::Drained));
@@ -215,9 +220,6 @@ impl<'c> Exchange<'c> {
                 }
                 _ => {}
             }
-            if self.most > 0 && self.done.sent + self.done.received > self.most {
-                return Poll::Ready(Some(Broke::Bytes));
-            }
             if self.done.sent + self.done.received > moved {
                 moved = self.done.sent + self.done.received;
                 self.rearm(idle, until);
@@ -231,6 +233,12 @@ impl<'c> Exchange<'c> {
         self.done.rest = std::mem::take(&mut self.unread);
         self.done.broke = broke;
         self.done
+    }
+
+    /// Whether so many bytes more may move.
+    fn allow(&self, more: usize) -> Result<(), Broke> {
+        let all = self.done.sent + self.done.received + more as u64;
+        if self.most > 0 && all > self.most { Err(Broke::Bytes) } else { Ok(()) }
     }
 
     fn rearm(&mut self, idle: Duration, until: Option<Instant>) {
@@ -260,6 +268,7 @@ impl<'c> Exchange<'c> {
             }
             let fed = self.body.feed(&self.conn.buffer, |_| {});
             let used = fed.map_err(|e| Broke::Malformed(e.to_string()))?.used;
+            self.allow(used)?;
             self.up.bytes.extend_from_slice(self.conn.buffer.get(..used).unwrap_or(&[]));
             self.done.sent += used as u64;
             self.conn.consume(used);
@@ -278,6 +287,7 @@ impl<'c> Exchange<'c> {
             }
             let read = ready!(poll_read(&self.conn.worker, self.upstream, &mut self.unread, cx));
             let Ok(n) = read else { return Poll::Ready(Err(Broke::Upstream)) };
+            self.allow(n)?;
             self.done.received += n as u64;
             if n == 0 {
                 match &self.reply {
