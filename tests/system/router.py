@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,10 +18,16 @@ READY_SECONDS = 20.0
 
 
 def free_ports(amount: int) -> list[int]:
-    """Different ports that nothing listens on right now."""
+    """Different ports that nothing listens on right now, below those that the system gives to outgoing connections."""
+    chance = random.SystemRandom()
     with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(amount)]
-        return [probe.getsockname()[1] for probe in probes]
+        found: list[int] = []
+        while len(found) < amount:
+            port = chance.randrange(10_000, 32_000)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("", port)))
+                found.append(port)
+        return found
 
 
 class Router:

@@ -37,9 +37,15 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         yield running
 
 
+@pytest.fixture
+def narrow(shared_narrow: Proxy) -> Proxy:
+    """A router that few may use at one time, and nobody uses."""
+    until(lambda: shared_narrow.router.metric("kars_egress_connections") == 0)
+    return shared_narrow
+
+
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """A router that few may use at one time."""
+def shared_narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     with proxy(tmp_path_factory.mktemp("narrow"), EGRESS_MAX_CONNECTIONS=str(MOST), RUST_LOG="warn") as running:
         yield running
 

@@ -26,6 +26,7 @@ use crate::telemetry::metrics::{DenialKind, EgressEnd};
 const LONG: Duration = Duration::from_secs(10);
 
 /// The facts of one attempt.
+#[expect(clippy::struct_excessive_bools, reason = "facts that hold or not, each by itself")]
 pub struct Visit {
     worker: Rc<Worker>,
     door: EgressDoor,
@@ -147,7 +148,6 @@ impl Visit {
             Ok(passage) => {
                 self.reason = Some(passage.reason());
                 passage.rule().clone_into(&mut self.rule);
-                shared.metrics.egress_decided(self.door, passage.reason());
                 self.lesson = shared.gate.egress().learns().then(|| {
                     Box::new(Lesson {
                         destination: destination.clone(),
@@ -194,8 +194,18 @@ impl Visit {
         self.denied
     }
 
+    /// Counts the leave. The address guard speaks last, so this waits for that.
+    fn let_out(&self) {
+        if let Some(reason) = self.reason.filter(|reason| reason.allows()) {
+            self.worker.shared.metrics.egress_decided(self.door, reason);
+        }
+    }
+
     /// Notes what the network did.
     pub fn broken(&mut self, error: &Error, status: u16) {
+        if self.address.is_none() {
+            self.let_out();
+        }
         self.status = status;
         self.end = Some(match error.kind() {
             Kind::Upstream(Step::Resolve) => EgressEnd::ResolveFailed,
@@ -215,6 +225,7 @@ impl Visit {
         self.open = true;
         self.worker.shared.metrics.egress_dialled(took);
         self.worker.shared.metrics.tunnel_opened();
+        self.let_out();
         self.learn();
     }
 
@@ -223,6 +234,7 @@ impl Visit {
         self.address = address;
         self.open = true;
         self.worker.shared.metrics.tunnel_opened();
+        self.let_out();
         self.learn();
     }
 
@@ -230,6 +242,7 @@ impl Visit {
     pub fn inside(&mut self, tunnel: &Self) {
         self.address = tunnel.address;
         self.inside = true;
+        self.let_out();
         self.learn();
     }
 
