@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import socket
 import threading
@@ -330,19 +329,3 @@ def everything(opened: Client) -> bytes:
             continue
     found, opened.inbox = opened.inbox, b""
     return found
-
-
-def silent(opened: Client, seconds: float = 0.15) -> bool:
-    """Whether nothing comes for a moment."""
-    opened.socket.settimeout(seconds)
-    try:
-        return not opened.socket.recv(1, socket.MSG_PEEK) and False
-    except TimeoutError:
-        return True
-    finally:
-        opened.socket.settimeout(15)
-
-
-def dumped(value: object) -> bytes:
-    """JSON as it goes over the wire."""
-    return json.dumps(value).encode()

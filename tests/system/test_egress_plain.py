@@ -263,7 +263,7 @@ class TestSmuggling:
                 inside.send(post(to, *lines, body=body).replace(b"http://" + to.encode(), b"", 1))
                 assert inside.response().status in {400, 403}
         assert b"smuggled" not in server.data
-        assert b"POST" not in server.data.replace(b"POST / HTTP", b"")
+        assert b"POST" not in server.data
 
     def test_lines_that_end_without_cr_are_refused(self, site: Egress, server: Server, to: str):
         for end in (b"\n", b"\r", b"\r\r\n", b"\n\r\n"):
@@ -315,26 +315,21 @@ class TestSmuggling:
 
     def test_what_follows_a_body_is_a_request_of_its_own(self, site: Egress, server: Server, to: str):
         """However it is framed, the second request is decided about, and is refused here."""
-        first = b"hello"
 
         def script(peer: Peer) -> None:
-            peer.until(b"hello")
+            peer.until(b"\n\r\n")
+            peer.until(b"the end")
             if b"chunked" in peer.data:
-                peer.until(b"0\r\n\r\n")
+                peer.until(b"\r\n0\r\n")
             peer.send(OK)
             peer.drain()
 
         server.script = script
         for framing, body in (
-            (b"Content-Length: 5", first),
-            (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\n\r\n"),
-            (
-                b"Transfer-Encoding: Chunked",
-                b"3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nX: y\r\n\r\n".replace(b"hel\r\n2\r\nlo", b"hel\r\n2\r\nlo"),
-            ),
+            (b"Content-Length: 7", b"the end"),
+            (b"Transfer-Encoding: chunked", b"7\r\nthe end\r\n0\r\n\r\n"),
+            (b"Transfer-Encoding: Chunked", b"1;x=y\r\n-\r\n7\r\nthe end\r\n0\r\nX: y\r\n\r\n"),
         ):
-            if b"X: y" in body:
-                continue
             with site.client() as opened:
                 opened.send(post(to, framing, body=body) + INNER)
                 assert opened.response().status == 200
@@ -700,7 +695,6 @@ class TestAddresses:
                 for data in (connect(f"{host}:{server.port}"), absolute(f"{host}:{server.port}")):
                     found = site.call(data)
                     assert (found.status, found.header("x-kars-decision-reason")) == (403, "address")
-                    assert "\naddress" not in found.text
                 with site.client() as opened:
                     opened.send(hello(host.encode()))
                     assert alert(everything(opened)) == 49
