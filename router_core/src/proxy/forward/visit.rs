@@ -26,7 +26,6 @@ use crate::telemetry::metrics::{DenialKind, EgressEnd};
 const LONG: Duration = Duration::from_secs(10);
 
 /// The facts of one attempt.
-#[expect(clippy::struct_excessive_bools, reason = "facts that hold or not, each by itself")]
 pub struct Visit {
     worker: Rc<Worker>,
     door: EgressDoor,
