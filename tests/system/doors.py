@@ -76,8 +76,9 @@ class Everything(dict[str, "Answer"]):
 class Peer:
     """A connection that a `Server` accepted."""
 
-    def __init__(self, tcp: socket.socket) -> None:
+    def __init__(self, tcp: socket.socket, address: tuple) -> None:
         self.socket = tcp
+        self.address = address
         self.data = b""
         self.ended = threading.Event()
 
@@ -126,7 +127,10 @@ class Server:
         return b"".join(peer.data for peer in list(self.peers))
 
     def clear(self) -> None:
-        """Forgets the connections so far."""
+        """Forgets the connections so far, those too that wait to be accepted: they come in their order."""
+        with socket.create_connection(self.listener.getsockname()[:2], 5) as mark:
+            own = mark.getsockname()
+            until(lambda: any(peer.address == own for peer in list(self.peers)))
         self.peers.clear()
         self.script = Peer.drain
 
@@ -138,11 +142,11 @@ class Server:
     def serve(self) -> None:
         while True:
             try:
-                tcp, _ = self.listener.accept()
+                tcp, address = self.listener.accept()
             except OSError:
                 return
             tcp.settimeout(20)
-            peer = Peer(tcp)
+            peer = Peer(tcp, address)
             self.peers.append(peer)
             thread = threading.Thread(target=self.run, args=(peer, self.script), daemon=True)
             thread.start()
