@@ -46,8 +46,13 @@ HttpsUrl = Annotated[str, Meta(max_length=2048, pattern=HTTPS_URL)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Count = Annotated[int, Meta(ge=0, le=EXACT, extra_json_schema={"format": "int64"})]
 Small = Annotated[int, Meta(ge=0, le=2**31 - 1, extra_json_schema={"format": "int32"})]
-# RFC 3339 with an offset.
-Time = Annotated[datetime, Meta(tz=True)]
+# RFC 3339 with an offset, in the spelling that every reader takes. The schema has no `format: date-time`: with one, the
+# API server (kube-openapi) lets an array pass as a text.
+INSTANT = (
+    r"^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])\Z"
+)
+Time = Annotated[datetime, Meta(tz=True, extra_json_schema={"maxLength": 40, "pattern": re2(INSTANT)})]
 Quantity = Annotated[int, Meta(ge=0, le=EXACT)] | Annotated[str, Meta(max_length=64, pattern=QUANTITY)]
 # Text of a status: written by kars itself, so unbounded by schema.
 Words = str

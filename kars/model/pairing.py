@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
 from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc, unique
 from kars.model.common import EXACT, Conditions, Count, DisplayName, Identifier, Time, Words
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class KarsPairingSpec(Model):
@@ -35,6 +38,13 @@ class KarsPairingSpec(Model):
     ] = None
 
     RULES: ClassVar[tuple[Rule, ...]] = (
+        # A pattern cannot tell the last day of a month; the conversion fails for one that is not there.
+        Rule(
+            "timestamp(self.expiresAt) > timestamp('1970-01-01T00:00:00Z')",
+            "expiresAt must be a time that there is, after 1970",
+            lambda self: self.expires_at > EPOCH,
+            field="expiresAt",
+        ),
         Rule(
             "self.tokenHash == oldSelf.tokenHash",
             "a pairing is for one secret; make another one for another",

@@ -139,7 +139,7 @@ def scalar(info: inspect.Type) -> Schema:
     if isinstance(info, inspect.BoolType):
         return {"type": "boolean"}
     if isinstance(info, inspect.DateTimeType):
-        return {"type": "string", "format": "date-time"}
+        return {"type": "string"}
     if isinstance(info, inspect.LiteralType):
         return {"type": "string", "enum": list(info.values)}
     raise TypeError(f"no structural schema has the type {info}")

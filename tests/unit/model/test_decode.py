@@ -1,7 +1,7 @@
 """Decoding says what is wrong, where, and what would be allowed."""
 
 import copy
-from datetime import UTC
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -15,6 +15,7 @@ from kars.model.common import SandboxRef
 from kars.model.egress import ApprovedHost, EgressApproval, EgressApprovalSpec
 from kars.model.kinds import KINDS
 from kars.model.memory import KarsMemory
+from kars.model.pairing import EPOCH
 from kars.model.runtime import VARIANTS, Runtime
 from tests.unit.model import oracle, vectors
 
@@ -204,7 +205,9 @@ BUILDERS = {
     msgspec.inspect.IntType: lambda info: st.integers(info.ge, info.le),
     msgspec.inspect.BoolType: lambda _: st.booleans(),
     msgspec.inspect.LiteralType: lambda info: st.sampled_from(info.values),
-    msgspec.inspect.DateTimeType: lambda _: st.datetimes(timezones=st.just(UTC)),
+    msgspec.inspect.DateTimeType: lambda _: st.datetimes(
+        EPOCH.replace(tzinfo=None), datetime.fromisoformat("2999-12-31"), timezones=st.just(UTC)
+    ),
 }
 
 
