@@ -81,6 +81,10 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and c
 docs: dev ## Write the generated documents
 	$(BIN)/python -m kars.router.reference docs/configuration.md
 
+.PHONY: crds
+crds: dev ## Write the chart's custom resource definitions
+	$(BIN)/python -m kars.model.crds charts/kars-crds/templates
+
 .PHONY: requirements
 requirements: $(STAMPS)/packages ## Resolve requirements/*.in to hashed lists (REQUIREMENTS_FLAGS=--upgrade for newer ones)
 	for name in runtime test lint build; do \

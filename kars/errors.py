@@ -7,6 +7,7 @@
     ├── DeniedError       exit 4   a policy said no
     └── FailureError      exit 1   everything else that a person has to act on
         ├── PolicyError            a policy file is not valid
+        ├── ResourceError          a custom resource is not valid
         ├── AuditError             the audit log is broken or cannot be read
         └── UnavailableError       a listener, socket or process is not there (yet); retryable
 
@@ -64,6 +65,12 @@ class PolicyError(FailureError):
     """A policy file is not valid."""
 
     code = "policy"
+
+
+class ResourceError(FailureError):
+    """A custom resource is not valid; the text names the path, what is wrong there and what is allowed."""
+
+    code = "resource"
 
 
 class AuditError(FailureError):
