@@ -16,6 +16,8 @@ pub async fn serve(mut conn: Conn) {
     let mut visit = Visit::begin(&conn, EgressDoor::Tls);
     let strict = conn.worker.shared.settings.egress.strict_names;
     let port = conn.original().map_or(HTTPS, |original| original.port());
+    // Until the hello says more; one that never ends is recorded so.
+    visit.name(&format!("<no-hello>:{port}"));
     let hello = loop {
         match sni::client_hello(&conn.buffer) {
             Ok(Some(hello)) => break hello,
@@ -23,7 +25,6 @@ pub async fn serve(mut conn: Conn) {
             Err(e) => {
                 let refusal =
                     Refusal::new(EgressReason::Malformed, "client-hello", malformed(&e), String::new());
-                visit.name(&format!("<no-hello>:{port}"));
                 return refused(conn, &mut visit, &refusal, refuse::DECODE_ERROR).await;
             }
         }
