@@ -65,21 +65,6 @@ pub enum End {
     Drained,
 }
 
-impl End {
-    /// The name in audit records and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::ClientReset => "client_reset",
-            Self::UpstreamReset => "upstream_reset",
-            Self::Idle => "idle",
-            Self::Lifetime => "lifetime",
-            Self::Bytes => "bytes",
-            Self::Drained => "drained",
-        }
-    }
-}
-
 /// What a tunnel did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {

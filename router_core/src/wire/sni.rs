@@ -21,11 +21,6 @@ pub struct ClientHello {
     pub encrypted: bool,
 }
 
-/// Whether a connection's first bytes begin a TLS handshake record; `None` when there is none yet.
-pub fn begins(bytes: &[u8]) -> Option<bool> {
-    bytes.first().map(|first| *first == records::HANDSHAKE)
-}
-
 /// Reads a client hello from a connection's first bytes, over as many records as it takes; `None` when more bytes are
 /// needed. Longer input never changes a verdict. Costs a look at each record's header until the hello is complete.
 ///

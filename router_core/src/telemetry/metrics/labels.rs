@@ -261,11 +261,6 @@ impl EgressEnd {
         Self::ConnectTimeout,
     ];
 
-    /// The end of this name, as a tunnel's end names itself.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|end| end.name() == name)
-    }
-
     /// The name in metrics and audit records.
     pub fn name(self) -> &'static str {
         match self {
