@@ -1,0 +1,84 @@
+"""What is known of the world when a sandbox is planned."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from kars.model.sandbox import Endpoint, KarsSandbox
+from kars.settings.controller import Platform
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A ConfigMap or Secret of the resource's namespace that the sandbox is given a copy of."""
+
+    kind: Literal["ConfigMap", "Secret"]
+    name: str
+    namespace: str
+    data: dict[str, str]  # of a Secret: base64, as the API has it
+    binary_data: dict[str, str] = msgspec.field(default_factory=dict)
+    type: str = ""  # of a Secret
+    # The resource that it was made for: kind and name, for the copy's label.
+    owner_kind: str = ""
+    owner_name: str = ""
+
+
+class McpFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """An McpServer that the sandbox is given."""
+
+    name: str
+    keys: Source  # the ConfigMap mcp-<name>-jwks
+    signing: Source | None = None  # the Secret mcp-<name>-signing
+    bearer_from_env: str = ""
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the InferencePolicy says that the pod's variables repeat."""
+
+    deployment: str
+    provider: str = ""
+    endpoint: str = ""  # the policy's own base URL, over the platform's
+    prompt_shields: bool = True
+    daily_tokens: int = 0
+    request_tokens: int = 0
+
+
+class IdentityFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The sandbox's Entra agent identity, where it has one."""
+
+    app_id: str
+    tenant_id: str
+    sidecar_url: str = "http://entra-auth-sidecar.kars-system.svc:5000"
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a plan depends on."""
+
+    sandbox: KarsSandbox
+    platform: Platform
+    model: ModelFacts
+    inference: Source  # the ConfigMap inferencepolicy-<name>-profile
+    # The ToolPolicy that governs (kars-default when none is named); None without governance.
+    tools: Source | None = None
+    memory: Source | None = None
+    mcp: tuple[McpFacts, ...] = ()
+    card: Source | None = None
+    # This sandbox's slice of the trust graphs: the text of graph.json, joined version hashes, number of edges.
+    trust: tuple[str, str, int] | None = None
+    # The endpoints in force (inline or from the signed artifact) and the allowlist document made of them.
+    endpoints: tuple[Endpoint, ...] = ()
+    allowlist: bytes = b""
+    # Tokens that are to be written now, by Secret name; a Secret that stands already is not in here.
+    new_tokens: dict[str, str] = msgspec.field(default_factory=dict)
+    identity: IdentityFacts | None = None
+    # Children that this sandbox spawned, so that its account may read and delete those and no others.
+    children: tuple[str, ...] = ()
+    # Images by what the spec names, pinned by digest, where signatures are required.
+    pinned: dict[str, str] = msgspec.field(default_factory=dict)
+    # Whether the cluster runs native sidecars (1.29 and newer).
+    native_sidecars: bool = True
+    # API server as pods see it, for the sandbox that may reach it (label kars.azure.com/role=sre).
+    api_server: tuple[str, int] = ("10.96.0.1", 443)
+    # Whether the label that asks for the API server may be honoured: only the chart's own `sre` sandbox.
+    sre: bool = False

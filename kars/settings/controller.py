@@ -1,0 +1,91 @@
+"""The controller's settings: frozen, built once from one mapping of variables.
+
+`Platform` is what every sandbox of an installation has in common; `Controller` is the process. A value that cannot be
+right is a `SettingsError` that names the variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from kars.errors import SettingsError
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+# Runtime (and language where it picks the image): the variable that names its image, and the image without one.
+RUNTIME_IMAGES = {
+    "OpenClaw": ("SANDBOX_IMAGE", "karsacr.azurecr.io/openclaw-sandbox:latest"),
+    "OpenAIAgents": ("OPENAI_AGENTS_RUNTIME_IMAGE", "karsacr.azurecr.io/kars-runtime-openai-agents:latest"),
+    "MicrosoftAgentFramework": ("MAF_RUNTIME_IMAGE", "karsacr.azurecr.io/kars-runtime-maf-python:latest"),
+    "LangGraph": ("LANGGRAPH_RUNTIME_IMAGE", "karsacr.azurecr.io/kars-runtime-langgraph:latest"),
+    "LangGraph/typescript": ("LANGGRAPH_TS_RUNTIME_IMAGE", "karsacr.azurecr.io/kars-runtime-langgraph-ts:latest"),
+    "Anthropic": ("ANTHROPIC_RUNTIME_IMAGE", "karsacr.azurecr.io/kars-runtime-anthropic:latest"),
+    "PydanticAi": ("PYDANTIC_AI_RUNTIME_IMAGE", "karsacr.azurecr.io/kars-runtime-pydantic-ai:latest"),
+    "Hermes": ("HERMES_RUNTIME_IMAGE", "karsacr.azurecr.io/kars-runtime-hermes:latest"),
+}
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """What every sandbox has in common: images, endpoints, switches. Texts are empty where nothing was configured."""
+
+    router_image: str = "karsacr.azurecr.io/kars-inference-router:latest"
+    sandbox_image: str = RUNTIME_IMAGES["OpenClaw"][1]
+    runtime_images: dict[str, str] = msgspec.field(
+        default_factory=lambda: {runtime: image for runtime, (_, image) in RUNTIME_IMAGES.items()}
+    )
+    # Variables that every router is given on top (ROUTER_ENV, one NAME=VALUE a line); the chart's tuning knobs.
+    router_env: dict[str, str] = msgspec.field(default_factory=dict)
+    azure_openai_endpoint: str = ""
+    foundry_endpoint: str = ""
+    foundry_project_endpoint: str = ""
+    foundry_deployments: str = ""
+    imds_client_id: str = ""
+    content_safety_endpoint: str = ""
+    workload_identity_client_id: str = ""
+    # Names of a Secret in the controller's namespace that development credentials are taken from; never their values.
+    credentials_secret: str = ""
+    provider: str = ""
+    dev_profile: bool = False
+    byo_strict: bool = False
+    skip_entra: bool = True
+    strict_tools: bool = False
+    cluster_name: str = ""
+    mesh_auth_audience: str = "api://agentmesh/.default"
+    require_signed_allowlist: bool = False
+    require_signed_images: bool = False
+    # The controller's own namespace: sandboxes let its pods in.
+    namespace: str = "kars-system"
+
+
+class Controller(msgspec.Struct, frozen=True, kw_only=True):
+    """The process."""
+
+    platform: Platform
+    namespace: str = "kars-system"
+    identity: str
+    leader_election: bool = True
+    lease_name: str = "kars-controller-leader"
+    watch_timeout: int = 200
+    metrics_address: str = "0.0.0.0:9091"
+    approval_ceiling: int = 86_400
+    signer_issuers: tuple[str, ...] = ()
+    signer_subjects: tuple[str, ...] = ()
+    conformance_image: str = "ghcr.io/azure/kars/conformance-runner:latest"
+    api_server_host: str = "10.96.0.1"
+    api_server_port: int = 443
+    state_dir: str = ""
+
+
+def truth(env: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Read a switch; empty counts as unset."""
+    value = env.get(name, "").strip()
+    if not value:
+        return default
+    if value.lower() in TRUE:
+        return True
+    if value.lower() in FALSE:
+        return False
+    raise SettingsError(f"{name}={value!r} is neither true nor false", hint="use true or false")
