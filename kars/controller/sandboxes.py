@@ -16,8 +16,9 @@ from kars.controller.images import Images
 from kars.controller.index import Index, Target
 from kars.controller.reconcile import Done
 from kars.controller.references import DEFAULT_TOOL_POLICY, mcp_servers, tool_policy
-from kars.controller.standing import Standing, Verdict
-from kars.desired import conditions, names
+from kars.controller.standing import Standing
+from kars.desired import names
+from kars.desired.conditions import merge, say
 from kars.desired.facts import Facts
 from kars.desired.plan import plan
 from kars.kube import types
@@ -38,8 +39,8 @@ RECHECK = 60.0
 REPORTED = {"InferencePolicy": "inference-policy.json", "EgressAllowlist": "allowlist.json"}
 UNREPORTED = {"AgtProfile": "agt-profile.yaml", "Memory": "binding.json"}
 
-# What a plan may stop wanting.
-SWEPT = frozenset({"ConfigMap", "Secret", "PersistentVolumeClaim", "PodDisruptionBudget", "Service"})
+# What a plan may stop wanting, and what then goes. A volume claim stays: with it would go what the agent wrote.
+SWEPT = (types.CONFIG_MAP, types.SECRET, types.DISRUPTION_BUDGET)
 
 # Under which target a sandbox's own namespace stands in the index.
 INSIDE = "inside"
@@ -66,8 +67,14 @@ class Sandboxes:
         try:
             return await self.make(resource, cluster)
         except Blocked as block:
-            phase, verdicts = standing.blocked(block.reason, str(block), final=block.final)
-            await self.say(resource, cluster, phase, verdicts)
+            phase, told = standing.blocked(
+                block.reason,
+                str(block),
+                final=block.final,
+                suspended=resource.spec.suspended,
+                before=known(resource),
+            )
+            await self.write(resource, cluster, phase, told)
             return Done(after=RECHECK if block.final else LAST_LOOK)
 
     async def make(self, sandbox: KarsSandbox, cluster: Cluster) -> Done:
@@ -89,10 +96,16 @@ class Sandboxes:
         except NotOurs as foreign:
             raise Blocked("NamespaceNotOwned", str(foreign)) from foreign
         await sweep(sandbox, wanted, cluster)
-        extra = [*allowlist.verdicts, *servers_verdict(sandbox, missing), *contract_verdict(advice)]
+        extra = [*allowlist.conditions, *servers_condition(sandbox, missing), *contract_condition(advice)]
         if allowlist.degraded:
-            phase, verdicts = standing.blocked(allowlist.degraded, allowlist.message, final=True)
-            await self.say(sandbox, cluster, phase, [*verdicts, *extra])
+            phase, told = standing.blocked(
+                allowlist.degraded,
+                allowlist.message,
+                final=True,
+                suspended=sandbox.spec.suspended,
+                before=known(sandbox),
+            )
+            await self.write(sandbox, cluster, phase, [*told, *extra])
             return Done(after=allowlist.after or RECHECK)
         return await self.look(sandbox, cluster, wanted, extra, after=allowlist.after)
 
@@ -128,16 +141,16 @@ class Sandboxes:
         sandbox: KarsSandbox,
         cluster: Cluster,
         wanted: Iterable[Object],
-        extra: list[Verdict],
+        extra: list[Condition],
         *,
         after: float | None,
     ) -> Done:
         """Ask pods and routers how it stands, write that, and say when to look again."""
         found = await self.standing(sandbox, cluster, wanted)
-        phase, verdicts = standing.conditions(found)
-        await self.say(sandbox, cluster, phase, [*verdicts, *extra], pods=pod_names(sandbox, cluster))
-        key = types.Key(sandbox.metadata.namespace, sandbox.metadata.name)
-        if verdicts[0].status == "True" or sandbox.spec.suspended:
+        phase, told = standing.conditions(found)
+        await self.write(sandbox, cluster, phase, [*told, *extra], pods=pod_names(sandbox, cluster))
+        key = key_of(sandbox)
+        if told[0].status == "True" or sandbox.spec.suspended:
             self.looks.pop(key, None)
             return Done(after=after)
         looks = self.looks[key] = self.looks.get(key, 0) + 1
@@ -150,11 +163,11 @@ class Sandboxes:
         namespace = names.namespace(name)
         deployment = cluster.children.find(types.DEPLOYMENT, Key(namespace, name)) or {}
         status = deployment.get("status") or {}
-        pods = [pod for pod in cluster.pods(namespace) if not pod.deleting]
+        pods = [pod for pod in cluster.pods(key_of(sandbox)) if not pod.deleting]
         current = status.get("observedGeneration", 0) >= deployment.get("metadata", {}).get("generation", 1)
         base = Standing(
             suspended=sandbox.spec.suspended,
-            was_suspended=any(one.type == "Suspended" for one in told(sandbox)),
+            before=known(sandbox),
             updated=status.get("updatedReplicas", 0) if current else 0,
             ready=sum(pod.ready for pod in pods),
             waiting=tuple((pod.key.name, pod.reason, pod.message) for pod in pods if not pod.ready and pod.reason),
@@ -167,7 +180,7 @@ class Sandboxes:
         )
         if sandbox.spec.suspended or standing.runtime(base).status != "True":
             return base
-        key = Key(sandbox.metadata.namespace, name)
+        key = key_of(sandbox)
         heard = (await cluster.echo.ask([key], fresh=True))[key]
         return msgspec.structs.replace(
             base,
@@ -175,21 +188,19 @@ class Sandboxes:
             heard={kind: (heard.digest(kind), heard.last_error(kind)) for kind in base.mounted},
         )
 
-    async def say(
+    async def write(
         self,
         sandbox: KarsSandbox,
         cluster: Cluster,
         phase: str,
-        verdicts: Iterable[Verdict],
+        wanted: Iterable[Condition],
         *,
         pods: str = "",
     ) -> None:
         """Write the status when it differs, and tell an event when Ready changed."""
         now, generation = cluster.now(), sandbox.metadata.generation
-        before = told(sandbox)
-        after = conditions.merge(
-            before, standing.stamped(verdicts, generation=generation, now=now), generation=generation, now=now
-        )
+        before = known(sandbox)
+        after = merge(before, wanted, generation=generation, now=now)
         name = sandbox.metadata.name
         status: dict[str, Any] = {
             "phase": phase,
@@ -207,7 +218,7 @@ class Sandboxes:
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
         """Take down what the sandbox was made of; true once its namespace is gone."""
         assert isinstance(resource, KarsSandbox)  # noqa: S101 - the engine gives what `kind` asks for
-        self.looks.pop(Key(resource.metadata.namespace, resource.metadata.name), None)
+        self.looks.pop(key_of(resource), None)
         return await teardown.finalize(resource, cluster)
 
     def touched(self, kind: str, key: Key, cluster: Cluster) -> Iterable[Key]:
@@ -291,42 +302,48 @@ async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster
     """Delete the copies, projections and claims of a sandbox that are not wanted any more."""
     namespace = names.namespace(sandbox.metadata.name)
     kept = {(one["kind"], one["metadata"]["name"]) for one in wanted}
-    for kind, key in cluster.children.within(namespace):
-        if kind.kind in SWEPT and (kind.kind, key.name) not in kept and not stays(kind, key, cluster):
-            await cluster.children.remove(kind, key)
+    for kind in SWEPT:
+        for key, found in cluster.children.find_all(kind, namespace=namespace):
+            if (kind.kind, key.name) not in kept and not stays(found):
+                await cluster.children.remove(kind, key)
 
 
-def stays(kind: types.Type, key: Key, cluster: Cluster) -> bool:
+def stays(found: Object) -> bool:
     """Whether an object of a sandbox's namespace has another writer than this reconciler, or is kept for its tokens."""
-    found = cluster.children.find(kind, key) or {}
-    labels = found.get("metadata", {}).get("labels") or {}
-    return labels.get(names.ARTIFACT) == "egress-approvals" or (kind == types.SECRET and key.name in gather.TOKENS)
+    labels = found["metadata"].get("labels") or {}
+    token = found["kind"] == "Secret" and found["metadata"]["name"] in gather.TOKENS
+    return token or labels.get(names.ARTIFACT) == "egress-approvals"
 
 
-def told(sandbox: KarsSandbox) -> tuple[Condition, ...]:
+def key_of(sandbox: KarsSandbox) -> Key:
+    """Return where a sandbox is."""
+    return Key(sandbox.metadata.namespace, sandbox.metadata.name)
+
+
+def known(sandbox: KarsSandbox) -> tuple[Condition, ...]:
     """Return the conditions as they were last seen."""
     return sandbox.status.conditions if sandbox.status else ()
 
 
 def pod_names(sandbox: KarsSandbox, cluster: Cluster) -> str:
     """Return the names of the sandbox's pods."""
-    pods = cluster.pods(names.namespace(sandbox.metadata.name))
+    pods = cluster.pods(key_of(sandbox))
     return ",".join(sorted(pod.key.name for pod in pods if not pod.deleting))
 
 
-def servers_verdict(sandbox: KarsSandbox, missing: Iterable[str]) -> list[Verdict]:
-    """Return the verdict on the McpServers; none when the sandbox asks for none."""
+def servers_condition(sandbox: KarsSandbox, missing: Iterable[str]) -> list[Condition]:
+    """Return the condition of the McpServers; none when the sandbox asks for none."""
     if not mcp_servers(sandbox):
         return []
     words = "; ".join(missing)
     if words:
-        return [Verdict("McpServersAvailable", "False", "McpServersMissing", words)]
-    return [Verdict("McpServersAvailable", "True", "Reconciled", "")]
+        return [say("McpServersAvailable", "False", "McpServersMissing", words)]
+    return [say("McpServersAvailable", "True", "Reconciled")]
 
 
-def contract_verdict(advice: str) -> list[Verdict]:
+def contract_condition(advice: str) -> list[Condition]:
     """Return the advice on a BYO image."""
-    return [Verdict("BYOContractAdvisory", "True", "ContractAdvice", advice)] if advice else []
+    return [say("BYOContractAdvisory", "True", "ContractAdvice", advice)] if advice else []
 
 
 def announce(sandbox: KarsSandbox, cluster: Cluster, before: Iterable[Condition], after: Iterable[Condition]) -> None:
@@ -335,7 +352,7 @@ def announce(sandbox: KarsSandbox, cluster: Cluster, before: Iterable[Condition]
     new = next(one for one in after if one.type == "Ready")
     if old is not None and (old.status, old.reason) == (new.status, new.reason):
         return
-    about = cluster.document(KarsSandbox, Key(sandbox.metadata.namespace, sandbox.metadata.name))
+    about = cluster.document(KarsSandbox, key_of(sandbox))
     if about is not None:
         bad = any(one.type == "Degraded" and one.status == "True" for one in after)
         cluster.recorder.tell(

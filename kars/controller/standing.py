@@ -6,16 +6,16 @@ Ready means that a pod of the newest template is ready and that every ready rout
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Literal
 
 import msgspec
 
+from kars.desired.conditions import DEGRADED, PROGRESSING, READY, RECONCILED, RUNTIME_READY, say, suspension
 from kars.model.common import Condition
 
-Answer = Literal["True", "False", "Unknown"]
+POLICIES_ENFORCED = "PoliciesEnforced"
+AWAITING = "AwaitingRouterEnforcement"
 
-# What a container waits for that no waiting will bring.
+# What no waiting will mend.
 HOPELESS = frozenset(
     {
         "CrashLoopBackOff",
@@ -25,25 +25,19 @@ HOPELESS = frozenset(
         "ErrImagePull",
         "ImagePullBackOff",
         "InvalidImageName",
+        "PodsRefused",
+        "PolicyRefusedByRouter",
         "RunContainerError",
     }
 )
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """One aspect: whether it holds, why, and in words."""
-
-    type: str
-    status: Answer
-    reason: str
-    message: str = ""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the pods and routers of a sandbox that has been applied."""
 
     suspended: bool = False
-    was_suspended: bool = False
+    # The conditions as they were last written.
+    before: tuple[Condition, ...] = ()
     # Of the Deployment: pods wanted, of the newest template, ready.
     wanted: int = 1
     updated: int = 0
@@ -61,101 +55,71 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     unreported: tuple[str, ...] = ()
 
 
-def conditions(standing: Standing) -> tuple[str, tuple[Verdict, ...]]:
-    """Return the phase and the verdicts on Ready, Progressing, RuntimeReady, PoliciesEnforced and Suspended."""
-    pause = suspension(standing)
+def conditions(standing: Standing) -> tuple[str, tuple[Condition, ...]]:
+    """Return the phase and the conditions Ready, Progressing, RuntimeReady, PoliciesEnforced, Degraded, Suspended."""
+    pause = suspension(standing.suspended, standing.before)
     if standing.suspended:
         words = "spec.suspended is true: the pod sleeps, everything else stands"
-        return "Pending", (
-            Verdict("Ready", "False", "SuspendedBySpec", words),
-            Verdict("Progressing", "False", "SuspendedBySpec", words),
-            Verdict("RuntimeReady", "False", "SuspendedBySpec", words),
-            *pause,
-        )
+        kinds = (READY, PROGRESSING, RUNTIME_READY)
+        return "Pending", (*(say(kind, "False", "SuspendedBySpec", words) for kind in kinds), *pause)
     pods = runtime(standing)
     policies = enforcement(standing, running=pods.status == "True")
     first = pods if pods.status != "True" else policies
     if first.status == "True":
-        ready = Verdict("Ready", "True", "Reconciled", "the pod is ready and its router enforces what was mounted")
-        progressing = Verdict("Progressing", "False", "Reconciled", "")
-        return "Running", (ready, progressing, pods, policies, *pause)
-    hopeless = first.reason in HOPELESS or first.reason in {"PodsRefused", "PolicyRefusedByRouter"}
-    verdicts = [
-        Verdict("Ready", "False", first.reason, first.message),
-        Verdict("Progressing", "False" if hopeless else "True", first.reason, first.message),
+        ready = say(READY, "True", RECONCILED, "the pod is ready and its router enforces what was mounted")
+        return "Running", (ready, say(PROGRESSING, "False", RECONCILED), pods, policies, *pause)
+    hopeless = first.reason in HOPELESS
+    told = [
+        say(READY, "False", first.reason, first.message),
+        say(PROGRESSING, not hopeless, first.reason, first.message),
         pods,
         policies,
     ]
     if hopeless:
-        verdicts.append(Verdict("Degraded", "True", first.reason, first.message))
-    return "Degraded" if hopeless else "Creating", (*verdicts, *pause)
+        told.append(say(DEGRADED, "True", first.reason, first.message))
+    return "Degraded" if hopeless else "Creating", (*told, *pause)
 
 
-def blocked(reason: str, message: str, *, final: bool) -> tuple[str, tuple[Verdict, ...]]:
-    """Return the phase and verdicts of a sandbox that cannot be made, or not yet."""
-    verdicts = (
-        Verdict("Ready", "False", reason, message),
-        Verdict("Progressing", "False" if final else "True", reason, message),
-    )
-    if not final:
-        return "Pending", verdicts
-    return "Degraded", (*verdicts, Verdict("Degraded", "True", reason, message))
+def blocked(
+    reason: str, message: str, *, final: bool, suspended: bool, before: Iterable[Condition]
+) -> tuple[str, tuple[Condition, ...]]:
+    """Return the phase and conditions of a sandbox that cannot be made, or not yet."""
+    told = [say(READY, "False", reason, message), say(PROGRESSING, not final, reason, message)]
+    if final:
+        told.append(say(DEGRADED, "True", reason, message))
+    return "Degraded" if final else "Pending", (*told, *suspension(suspended, before))
 
 
-def suspension(standing: Standing) -> tuple[Verdict, ...]:
-    """Return the verdict on Suspended; there is none as long as a sandbox never was."""
-    if standing.suspended:
-        return (Verdict("Suspended", "True", "SuspendedBySpec", "spec.suspended is true"),)
-    if standing.was_suspended:
-        return (Verdict("Suspended", "False", "Active", "spec.suspended is false"),)
-    return ()
-
-
-def runtime(standing: Standing) -> Verdict:
-    """Return the verdict on the pods."""
+def runtime(standing: Standing) -> Condition:
+    """Return the condition of the pods."""
     if standing.refused:
-        return Verdict("RuntimeReady", "False", "PodsRefused", standing.refused)
+        return say(RUNTIME_READY, "False", "PodsRefused", standing.refused)
     if standing.updated >= standing.wanted and standing.ready >= standing.wanted:
-        return Verdict("RuntimeReady", "True", "Reconciled", f"{standing.ready} of {standing.wanted} pods ready")
+        return say(RUNTIME_READY, "True", RECONCILED, f"{standing.ready} of {standing.wanted} pods ready")
     told = [f"{pod}: {reason}{': ' + words if words else ''}" for pod, reason, words in standing.waiting]
     worst = next((reason for _, reason, _ in standing.waiting if reason in HOPELESS), "PodsNotReady")
     counts = f"{standing.ready} of {standing.wanted} pods ready"
     if standing.updated < standing.wanted:
         counts += f", {standing.updated} of the newest template"
-    return Verdict("RuntimeReady", "False", worst, "; ".join([counts, *told]))
+    return say(RUNTIME_READY, "False", worst, "; ".join([counts, *told]))
 
 
-def enforcement(standing: Standing, *, running: bool) -> Verdict:
-    """Return the verdict on what the routers have in force."""
+def enforcement(standing: Standing, *, running: bool) -> Condition:
+    """Return the condition of what the routers have in force."""
     if not running:
-        return Verdict("PoliciesEnforced", "Unknown", "PodsNotReady", "no router to ask")
+        return say(POLICIES_ENFORCED, "Unknown", "PodsNotReady", "no router to ask")
     if standing.deaf:
-        return Verdict("PoliciesEnforced", "False", "AwaitingRouterEnforcement", standing.deaf)
+        return say(POLICIES_ENFORCED, "False", AWAITING, standing.deaf)
     late, bad = [], []
     for kind, digest in sorted(standing.mounted.items()):
         loaded, error = standing.heard.get(kind, (None, None))
         if loaded != digest:
             (bad if error else late).append(f"{kind}: {error or 'not loaded yet'}")
     if bad:
-        return Verdict("PoliciesEnforced", "False", "PolicyRefusedByRouter", "; ".join(bad + late))
+        return say(POLICIES_ENFORCED, "False", "PolicyRefusedByRouter", "; ".join(bad + late))
     if late:
-        return Verdict("PoliciesEnforced", "False", "AwaitingRouterEnforcement", "; ".join(late))
-    words = f"{len(standing.mounted)} kinds of policy in force"
+        return say(POLICIES_ENFORCED, "False", AWAITING, "; ".join(late))
+    words = f"in force: {', '.join(sorted(standing.mounted))}"
     if standing.unreported:
-        words += f"; mounted and not reported by this router: {', '.join(standing.unreported)}"
-    return Verdict("PoliciesEnforced", "True", "RouterEnforcing", words)
-
-
-def stamped(verdicts: Iterable[Verdict], *, generation: int, now: datetime) -> tuple[Condition, ...]:
-    """Turn verdicts into conditions; `desired.conditions.merge` then keeps the times of what did not change."""
-    return tuple(
-        Condition(
-            type=verdict.type,
-            status=verdict.status,
-            reason=verdict.reason,
-            message=verdict.message,
-            last_transition_time=now,
-            observed_generation=generation,
-        )
-        for verdict in verdicts
-    )
+        words += f"; mounted and not read by this router yet: {', '.join(standing.unreported)}"
+    return say(POLICIES_ENFORCED, "True", "RouterEnforcing", words)
