@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import platform
 import socket
-import ssl
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -168,13 +167,16 @@ class Transport:
 
     def broken(self, error: Exception) -> Busy:
         """Say what happened to a connection."""
-        server, of = self.account.server, self.account.described
-        if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-            return Busy(f"{server} ({of}): its certificate does not verify: {error}", reason=UNREACHABLE)
+        server = self.account.server
+        where = f"{server} ({self.account.described})"
+        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+            hint = "its certificate must be of the certificate-authority that the account names, and name the server"
+            return Busy(f"{where}: no TLS connection: {error}", reason=UNREACHABLE, hint=hint)
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            return Busy(f"{server} ({of}) cannot be reached: {error}", reason=UNREACHABLE)
+            hint = "is the cluster up? another one is chosen by --context NAME or KUBECONFIG"
+            return Busy(f"{where} cannot be reached: {error}", reason=UNREACHABLE, hint=hint)
         if isinstance(error, TimeoutError):
-            return Busy(f"{server} did not answer in time", reason=TIMEOUT)
+            return Busy(f"{where} did not answer in time", reason=TIMEOUT)
         return Busy(f"{server}: the connection broke: {type(error).__name__}", reason=LOST)
 
     async def exchange(self, request: Request, *, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
