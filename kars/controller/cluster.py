@@ -12,6 +12,9 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from kars.artifacts import signers
+from kars.artifacts.fetch import Artifacts
+from kars.artifacts.signers import SignerPolicy
 from kars.controller import held, status
 from kars.controller.children import Children
 from kars.controller.echo import Echo
@@ -84,12 +87,14 @@ class Cluster:
         *,
         recorder: Recorder,
         metrics: Metrics,
+        artifacts: Artifacts | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self.client = client
         self.settings = settings
         self.recorder = recorder
         self.metrics = metrics
+        self.artifacts = Artifacts() if artifacts is None else artifacts
         self.now: Callable[[], datetime] = now or utc_now
         self.listeners: list[Listener] = []
         self.known_owners: dict[status.Owners, status.Owners] = {}
@@ -109,9 +114,14 @@ class Cluster:
             labels=PODS,
             seconds=settings.watch_timeout,
         )
-        self.own: list[Informer[Object]] = self.watch_own()
+        self.own: dict[tuple[str, str], Informer[Object]] = self.watch_own()
         self.children = Children(client, self.made, packers)
-        self.echo = Echo(pods=self.pods, secret=self.read_secret)
+        self.echo = Echo(pods=self.pods, secret=self.read_secret, counted=metrics.heard)
+
+    async def close(self) -> None:
+        """Close connections to routers and registries."""
+        await self.echo.close()
+        await self.artifacts.close()
 
     # --- what is watched
 
@@ -140,11 +150,14 @@ class Cluster:
             self.client, kind, keep=packer.pack, changed=changed, labels=MANAGED, seconds=self.settings.watch_timeout
         )
 
-    def watch_own(self) -> list[Informer[Object]]:
-        """Watch the few objects of the controller's own namespace that people make: signer policy, credentials."""
-        names = [(types.CONFIG_MAP, SIGNER_POLICY)]
-        if self.settings.platform.credentials_secret:
-            names.append((types.SECRET, self.settings.platform.credentials_secret))
+    def watch_own(self) -> dict[tuple[str, str], Informer[Object]]:
+        """Watch the few objects of the controller's own namespace that people make, each by its name."""
+        platform = self.settings.platform
+        names = [
+            (types.CONFIG_MAP, SIGNER_POLICY),
+            (types.CONFIG_MAP, platform.blocklist_config_map),
+            (types.SECRET, platform.credentials_secret),
+        ]
 
         def watch(kind: types.Type, name: str) -> Informer[Object]:
             secret = kind is types.SECRET
@@ -158,11 +171,11 @@ class Cluster:
                 seconds=self.settings.watch_timeout,
             )
 
-        return [watch(kind, name) for kind, name in names]
+        return {(kind.kind, name): watch(kind, name) for kind, name in names if name}
 
     def informers(self) -> list[Informer[Any]]:
         """Return every informer."""
-        return [*self.kinds.values(), *self.made.values(), self.watched_pods, *self.own]
+        return [*self.kinds.values(), *self.made.values(), self.watched_pods, *self.own.values()]
 
     def keep(self, kind: type[Resource], value: Object) -> Known:
         """Turn a document into what is kept of it; an invalid one is kept by its metadata."""
@@ -262,10 +275,20 @@ class Cluster:
         pods = self.pods_by_namespace.get(f"kars-{sandbox.name}", {}).values()
         return tuple(pod for pod in pods if pod.sandbox == sandbox.name)
 
-    def signer_policy(self) -> dict[str, str] | None:
-        """Return the data of the ConfigMap that says whose signatures count; None when there is none."""
-        found = self.own[0].get(Key(self.settings.namespace, SIGNER_POLICY))
-        return None if found is None else dict(found.get("data") or {})
+    def config_map(self, name: str) -> Object | None:
+        """Return one of the ConfigMaps of the controller's namespace that people make: signer policy, blocklist."""
+        informer = self.own.get(("ConfigMap", name))
+        return None if informer is None else informer.get(Key(self.settings.namespace, name))
+
+    def signers(self) -> SignerPolicy:
+        """Return whose signatures count: the ConfigMap's, or the variables' where there is none.
+
+        `Refused` with SignerPolicyMalformed when the ConfigMap is none; the variables do not stand in for it then.
+        """
+        found = self.config_map(SIGNER_POLICY)
+        if found is not None:
+            return signers.read(found.get("data") or {})
+        return SignerPolicy(issuers=self.settings.signer_issuers, subjects=self.settings.signer_subjects)
 
     async def read_secret(self, key: Key) -> Object | None:
         """Return a Secret of ours, or the credentials' one, with its data (base64); None when there is none.
@@ -352,10 +375,9 @@ class Secrets:
         found = self.cluster.made["Secret"].get(key)
         if found is not None:
             return found.body
-        for informer in self.cluster.own:
-            if informer.kind is types.SECRET and (one := informer.get(key)) is not None:
-                return held.encode(one)
-        return None
+        informer = self.cluster.own.get(("Secret", key.name))
+        one = None if informer is None else informer.get(key)
+        return None if one is None else held.encode(one)
 
     async def read(self, key: Key) -> Object | None:
         """Return a Secret with its data."""

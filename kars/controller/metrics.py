@@ -64,12 +64,6 @@ class Metrics:
             buckets=WAITS,
             registry=made,
         )
-        self.requests = Counter(
-            "kars_controller_api_requests_total",
-            "Requests to the API server.",
-            ["verb", "kind", "code"],
-            registry=made,
-        )
         self.echoes = Counter(
             "kars_controller_echo_requests_total", "Questions to routers, by result.", ["result"], registry=made
         )
@@ -85,6 +79,10 @@ class Metrics:
         """Note which settings and version run."""
         self.config.labels(hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()[:16]).set(1)
         self.build.labels(version).set(1)
+
+    def heard(self, result: str) -> None:
+        """Count a question to a router: `answered` or `failed`."""
+        self.echoes.labels(result).inc()
 
     def watch(self, samples: Callable[[], Iterable[Metric]]) -> None:
         """Have more metrics made at each scrape."""
