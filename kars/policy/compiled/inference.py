@@ -78,7 +78,7 @@ def budget(tokens: TokenBudget, notes: list[str]) -> Object:
 
 
 def serving(models: ModelPreference, notes: list[str]) -> Object:
-    """Return the models, each once: one that comes again has failed already. An endpoint is the pod's, not the file's."""
+    """Return the models, each once: one that comes again has failed already. An endpoint is not for the document."""
     chain: list[ModelRef] = []
     for model in (models.primary, *models.fallback):
         if any((model.provider, model.deployment) == (one.provider, one.deployment) for one in chain):

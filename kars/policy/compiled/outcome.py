@@ -38,8 +38,10 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What a compiler is told beside the resource; each takes what it needs."""
 
     # Of the artifact that the resource's bundleRef names, once verified: its content as `artifacts.contents` read it
-    # (a mapping; of a tool profile and a corpus, the bytes), and the digest of its manifest.
+    # (a mapping, of the JSON kinds), its bytes (which tool profiles and corpora are published as), and the digest of
+    # its manifest.
     content: Any = None
+    body: bytes = b""
     bundle_digest: str = ""
     # The controller's own namespace, where cluster-scoped resources have their objects.
     namespace: str = "kars-system"

@@ -43,15 +43,13 @@ def profile(spec: ToolPolicySpec, given: Given) -> bytes | None:
         return None
     if spec.agt_profile.inline is not None:
         return spec.agt_profile.inline.encode()
-    if given.content is None:
+    if not given.body:
         raise Unfit("SpecInvalid", "the content of agtProfile.bundleRef has not been fetched")
-    if not isinstance(given.content, bytes):
-        raise Unfit("CanonicalFormViolation", "the artifact's content is not a profile")
     try:
-        given.content.decode()
+        given.body.decode()
     except UnicodeDecodeError as error:
         raise Unfit("CanonicalFormViolation", f"the profile is not UTF-8 at byte {error.start}") from None
-    return given.content
+    return given.body
 
 
 def document(spec: ToolPolicySpec) -> Object:
