@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
+from kars.artifacts.fetch import Artifacts
+from kars.artifacts.signers import SignerPolicy
 from kars.controller.children import Children
 from kars.controller.echo import Echo
 from kars.kube.client import Client
@@ -25,6 +27,7 @@ class Cluster:
     children: Children
     echo: Echo
     recorder: Recorder
+    artifacts: Artifacts
     now: Callable[[], datetime]  # aware, UTC, whole seconds
 
     def resource(self, kind: type[Kind], key: Key) -> Kind | None:
@@ -37,6 +40,10 @@ class Cluster:
 
     def document(self, kind: type[Resource], key: Key) -> Object | None:
         """Return apiVersion, kind and metadata of a resource, for events and owner references."""
+        raise NotImplementedError
+
+    def signers(self) -> SignerPolicy:
+        """Return who may sign, as last seen; `Refused` with SignerPolicyMalformed when that cannot be read."""
         raise NotImplementedError
 
     async def write_status(self, resource: Resource, status: Mapping[str, Any]) -> bool:

@@ -5,7 +5,8 @@ Every reconciler has an index of its own, because `change` tells what a change a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
 from kars.controller.cluster import Cluster
@@ -14,6 +15,7 @@ from kars.model.base import Resource
 from kars.model.sandbox import KarsSandbox
 
 Kind = TypeVar("Kind", bound=Resource)
+At = TypeVar("At")
 
 # The ToolPolicy of a sandbox that names none.
 DEFAULT_TOOL_POLICY = "kars-default"
@@ -22,7 +24,7 @@ NOBODY: frozenset[Key] = frozenset()
 
 
 class Index(Generic[Kind]):
-    """Resources of one kind by what they refer to. `targets` says what a resource refers to, `counts` whether it counts."""
+    """Resources of one kind by what they refer to: `targets` says what that is, `counts` whether a resource counts."""
 
     def __init__(
         self,
@@ -69,12 +71,12 @@ class Index(Generic[Kind]):
         for target in self.known[key]:
             side.setdefault(target, set()).add(key)
 
-    def referrers(self, target: Key, cluster: Cluster) -> Set[Key]:
+    def referrers(self, target: Key, cluster: Cluster) -> AbstractSet[Key]:
         """Return who refers to it and counts."""
         self.fill(cluster)
         return self.live.get(target, NOBODY)
 
-    def idlers(self, target: Key, cluster: Cluster) -> Set[Key]:
+    def idlers(self, target: Key, cluster: Cluster) -> AbstractSet[Key]:
         """Return who refers to it and does not count."""
         self.fill(cluster)
         return self.idle.get(target, NOBODY)
@@ -83,23 +85,23 @@ class Index(Generic[Kind]):
         """Return what a resource refers to."""
         return self.known.get(key, NOBODY)
 
-    def called(self, name: str, cluster: Cluster) -> Set[Key]:
+    def called(self, name: str, cluster: Cluster) -> AbstractSet[Key]:
         """Return the resources of a name, in whatever namespace."""
         self.fill(cluster)
         return self.named.get(name, NOBODY)
 
 
-def drop(sets: dict[str, set[Key]] | dict[Key, set[Key]], at: str | Key, key: Key) -> None:
+def drop(sets: dict[At, set[Key]], at: At, key: Key) -> None:
     """Take a key out of a set, and the set away when it was the last."""
-    found = sets.get(at)  # type: ignore[call-overload]
+    found = sets.get(at)
     if found is not None:
         found.discard(key)
         if not found:
-            del sets[at]  # type: ignore[arg-type]
+            del sets[at]
 
 
 def sandboxes(refers: Callable[[KarsSandbox], Iterable[str]]) -> Index[KarsSandbox]:
-    """Make the index of sandboxes by the policies of their namespace that they name; who sleeps or goes does not count."""
+    """Make the index of sandboxes by the policies of their namespace; who sleeps or goes does not count."""
 
     def targets(sandbox: KarsSandbox) -> Iterable[Key]:
         return (Key(sandbox.metadata.namespace, name) for name in refers(sandbox))
