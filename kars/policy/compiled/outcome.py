@@ -18,7 +18,8 @@ from kars.model.base import API_VERSION, GROUP, Model, Resource
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 CONTROLLER = "kars-controller"
-ARTIFACT = f"{GROUP}/artifact"
+# What the API server lets a ConfigMap hold (core/v1 MaxSecretSize), less some for what it says beside its data.
+CONFIG_MAP_BYTES = 1024 * 1024 - 4096
 
 Spec = TypeVar("Spec", bound=Model)
 
@@ -26,7 +27,8 @@ Spec = TypeVar("Spec", bound=Model)
 class Unfit(ResourceError):
     """A resource of which nothing can be made; `reason` is what conditions show.
 
-    SpecInvalid, CanonicalFormViolation (an artifact's content is no spec), CorpusBuiltinMissing, CorpusParseFailed.
+    SpecInvalid, CanonicalFormViolation (an artifact's content is no spec), JwksFetchFailed, InvalidCredentialMode,
+    CorpusBuiltinMissing, CorpusParseFailed.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -68,6 +70,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     status: dict[str, Any] = msgspec.field(default_factory=dict)
     # What was left out of the document, and why, in words for people; told in a condition's message.
     notes: tuple[str, ...] = ()
+    # When it would come out otherwise by itself, because something in it begins or ends; look again then.
+    until: datetime | None = None
 
 
 def config_map(
@@ -79,7 +83,10 @@ def config_map(
     annotations: Mapping[str, str] | None = None,
 ) -> Object:
     """Make a ConfigMap; labels and annotations are given without the group, which is put before each."""
-    metadata: Object = {"name": name, "namespace": namespace, "labels": {MANAGED_BY: CONTROLLER, **grouped(labels)}}
+    size = sum(len(key) + len(body) for key, body in data.items())
+    if size > CONFIG_MAP_BYTES:
+        raise Unfit("SpecInvalid", f"it comes to {size} bytes, more than the {CONFIG_MAP_BYTES} that a ConfigMap holds")
+    metadata: Object = {"name": name, "namespace": namespace, "labels": own_labels(labels)}
     if annotations:
         metadata["annotations"] = grouped(annotations)
     return {
@@ -93,6 +100,11 @@ def config_map(
 def grouped(members: Mapping[str, str]) -> dict[str, str]:
     """Put the API group before the name of each label or annotation."""
     return {f"{GROUP}/{name}": value for name, value in members.items()}
+
+
+def own_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of an object that the controller makes."""
+    return {MANAGED_BY: CONTROLLER, **grouped(labels)}
 
 
 def namespace_of(resource: Resource, given: Given) -> str:
