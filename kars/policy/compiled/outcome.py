@@ -28,7 +28,7 @@ class Unfit(ResourceError):
     """A resource of which nothing can be made; `reason` is what conditions show.
 
     SpecInvalid, CanonicalFormViolation (an artifact's content is no spec), JwksFetchFailed, InvalidCredentialMode,
-    CorpusBuiltinMissing, CorpusParseFailed.
+    CorpusBuiltinMissing, CorpusFetchFailed, CorpusParseFailed.
     """
 
     def __init__(self, reason: str, message: str) -> None:
