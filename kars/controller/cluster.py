@@ -42,6 +42,10 @@ class Cluster:
         """Return apiVersion, kind and metadata of a resource, for events and owner references."""
         raise NotImplementedError
 
+    def owns(self, sandbox: Key) -> bool:
+        """Whether the namespace of a sandbox's objects stands and is labelled as this sandbox's own."""
+        raise NotImplementedError
+
     def signers(self) -> SignerPolicy:
         """Return who may sign, as last seen; `Refused` with SignerPolicyMalformed when that cannot be read."""
         raise NotImplementedError

@@ -119,6 +119,13 @@ class Approvals:
         )
         known = {name: value for name, value in compiled.status.items() if name != "mergedDigest"}
         sandbox = cluster.resource(KarsSandbox, target_of(resource))
+        if not cluster.owns(target_of(resource)):
+            # Another sandbox of the name has the namespace; what is approved here is nothing of its.
+            standing = pending(
+                "BlockedOnSandbox", f"the namespace of KarsSandbox {resource.spec.sandbox} is not its own"
+            )
+            await self.write(resource, standing, known, cluster)
+            return Done(after=until(term, cluster))
         if sandbox is None or not referrers.awake(sandbox):
             gone = "is not there any more" if sandbox is None else "is suspended or goes"
             standing = pending("BlockedOnSandbox", f"KarsSandbox {resource.spec.sandbox} {gone}")

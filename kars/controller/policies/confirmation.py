@@ -7,6 +7,7 @@ anew from time to time, because a router can also lose what it had.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 
@@ -24,6 +25,10 @@ FRESH = timedelta(minutes=5)
 SOONEST, LATEST = 5.0, 300.0
 
 
+# Sandboxes that are asked together, and how long all the asking may take: who has not been asked by then is next time.
+BATCH, DEADLINE = 128, 20.0
+
+
 class Progress(msgspec.Struct):
     """What is known of one policy's way into force."""
 
@@ -31,6 +36,7 @@ class Progress(msgspec.Struct):
     since: datetime  # when the last sandbox confirmed, or the digest became what it is
     asked: datetime  # when everybody was asked
     confirmed: set[Key]
+    turn: int = 0  # whose turn it is to be asked first
 
 
 class Poll(msgspec.Struct, frozen=True):
@@ -75,7 +81,7 @@ class Confirmations:
         if now - known.asked >= FRESH:
             known.confirmed, known.asked = set(), now
         known.confirmed &= sandboxes
-        heard = await cluster.echo.ask(sandboxes - known.confirmed)
+        heard = await self.ask(known, sandboxes - known.confirmed, cluster)
         found = {sandbox for sandbox, one in heard.items() if one.digest(kind) == digest}
         if found:
             known.since = now
@@ -90,6 +96,20 @@ class Confirmations:
             unreported=bool(others) and all(unreported(one, kind) for one in others),
             idle=now - known.since,
         )
+
+    async def ask(self, known: Progress, sandboxes: AbstractSet[Key], cluster: Cluster) -> dict[Key, Heard]:
+        """Ask sandboxes by batches as long as there is time, beginning where it ran out the last time."""
+        order = sorted(sandboxes)
+        turn = known.turn % len(order) if order else 0
+        order = order[turn:] + order[:turn]
+        until = asyncio.get_running_loop().time() + DEADLINE
+        heard: dict[Key, Heard] = {}
+        for first in range(0, len(order), BATCH):
+            if asyncio.get_running_loop().time() >= until:
+                break
+            heard |= await cluster.echo.ask(order[first : first + BATCH])
+        known.turn = (turn + len(heard)) if len(heard) < len(order) else 0
+        return {sandbox: heard.get(sandbox) or Heard(sandbox, error="not asked yet") for sandbox in order}
 
 
 def unreported(heard: Heard, kind: str) -> bool:

@@ -37,7 +37,6 @@ SOONEST, LATEST = 60.0, 900.0
 PACE = timedelta(seconds=5)
 # Objects in a sandbox's namespace whose change can mean that its routers have something else in force.
 OF_PODS = frozenset({"Pod", "Deployment"})
-STAMP = "kars.azure.com/desired"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -67,7 +66,10 @@ class Publisher:
             return await self.degrade(resource, known, cluster, error.reason, str(error))
         except Unwritten as error:
             return await self.degrade(resource, known, cluster, self.row.unwritten, str(error))
-        standing, after = await self.judge(resource, compiled, cluster)
+        standing, after = await self.judge(resource, compiled, known, cluster)
+        if compiled.until is not None:
+            turn = max(1.0, (compiled.until - cluster.now()).total_seconds())
+            after = turn if after is None else min(after, turn)
         return await self.tell(resource, known, standing, cluster, after=after)
 
     # What it takes
@@ -80,8 +82,9 @@ class Publisher:
             return given
         media_type: str = reference.artifact_type  # type: ignore[attr-defined]
         verified = await cluster.artifacts.fetch(reference, media_type, cluster.signers())
-        content = verified.body if self.row.verbatim else verified.content
-        return msgspec.structs.replace(given, content=content, bundle_digest=verified.digest)
+        return msgspec.structs.replace(
+            given, content=verified.content, body=verified.body, bundle_digest=verified.digest
+        )
 
     async def bring(self, compiled: Compiled, known: Mapping[str, Any], cluster: Cluster) -> dict[str, Any]:
         """Bring the objects into the cluster; return the members of the status that follow from them."""
@@ -101,16 +104,22 @@ class Publisher:
     def stands(self, wanted: Object, cluster: Cluster) -> bool:
         """Whether the document that is wanted is the one that stands, whatever else of the object changed."""
         found = cluster.children.find(CONFIG_MAP, key_of(wanted)) if wanted["kind"] == CONFIG_MAP.kind else wanted
-        return found is not None and marks(found) == marks(wanted)
+        return found is not None and found.get("data") == wanted.get("data")
 
     # What is in force
 
-    async def judge(self, resource: Resource, compiled: Compiled, cluster: Cluster) -> tuple[Standing, float | None]:
+    async def judge(
+        self,
+        resource: Resource,
+        compiled: Compiled,
+        known: dict[str, Any],  # noqa: ARG002 - kinds with more to tell add it here
+        cluster: Cluster,
+    ) -> tuple[Standing, float | None]:
         """Return what is to be told, and when to look again."""
         note = "; ".join(compiled.notes)
         if self.index is None or compiled.echo_kind is None:
             return conditions.settled(note), None
-        key = key_of_resource(resource)
+        key = where(resource)
         live, asleep = self.index.referrers(key, cluster), len(self.index.idlers(key, cluster))
         if only := self.row.sandbox(resource):
             live = live & {Key(key.namespace, only)}
@@ -130,8 +139,8 @@ class Publisher:
         after: float | None,
     ) -> Done:
         """Write the status, and an event when a policy that is not enforced is news."""
-        key = key_of_resource(resource)
-        key, before = key_of_resource(resource), status.condition(resource)
+        key = where(resource)
+        key, before = where(resource), status.condition(resource)
         if standing.confirmed and "compiledDigest" in known:
             known["loadedDigest"] = known["compiledDigest"]
         said = status.of(resource, standing, known, now=cluster.now())
@@ -155,7 +164,7 @@ class Publisher:
 
     def warn(self, resource: Resource, standing: Standing, cluster: Cluster) -> None:
         """Tell of a policy that is not enforced."""
-        about = cluster.document(self.kind, key_of_resource(resource))
+        about = cluster.document(self.kind, where(resource))
         if about is not None:
             cluster.recorder.tell(
                 about,
@@ -169,7 +178,7 @@ class Publisher:
 
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
         """Take the ConfigMap away."""
-        key = key_of_resource(resource)
+        key = where(resource)
         await cluster.children.remove(CONFIG_MAP, self.row.config_map(key, cluster.settings.namespace))
         self.confirmations.forget(key)
         self.written.pop(key, None)
@@ -217,10 +226,10 @@ class Publisher:
         """Return every policy that needs a signature, when it changed who may sign."""
         if key != Key(cluster.settings.namespace, SIGNER_POLICY):
             return set()
-        return {key_of_resource(one) for one in cluster.resources(self.kind) if self.row.bundle(one) is not None}
+        return {where(one) for one in cluster.resources(self.kind) if self.row.bundle(one) is not None}
 
 
-def key_of_resource(resource: Resource) -> Key:
+def where(resource: Resource) -> Key:
     """Return where a resource is."""
     return Key(resource.metadata.namespace, resource.metadata.name)
 
@@ -242,12 +251,6 @@ def retry_after(resource: Resource, reason: str, now: datetime) -> float:
     same = before is not None and before.reason == reason
     wrong = (now - before.last_transition_time).total_seconds() if same and before is not None else 0.0
     return min(max(SOONEST, wrong / 2), LATEST)
-
-
-def marks(value: Object) -> dict[str, str]:
-    """Return the annotations that tell one document from another."""
-    annotations = value["metadata"].get("annotations") or {}
-    return {name: text for name, text in annotations.items() if name != STAMP}
 
 
 def waiting(standing: Standing, poll: Poll) -> float | None:

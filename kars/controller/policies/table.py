@@ -9,13 +9,18 @@ import msgspec
 
 from kars.controller.policies import referrers
 from kars.kube.types import Key
+from kars.model.a2a import A2AAgent
+from kars.model.auth import KarsAuthConfig
 from kars.model.base import GROUP, Resource
 from kars.model.common import OciArtifactRef
+from kars.model.evaluation import KarsEval
 from kars.model.inference import InferencePolicy
+from kars.model.mcp import McpServer
 from kars.model.memory import KarsMemory
 from kars.model.sandbox import KarsSandbox
 from kars.model.tools import ToolPolicy
-from kars.policy.compiled import inference, memory, tools
+from kars.model.trust import TrustGraph
+from kars.policy.compiled import a2a, auth, evaluation, inference, mcp, memory, tools, trust
 from kars.policy.compiled.outcome import Compiled, Given
 
 Bundle = OciArtifactRef | None
@@ -34,9 +39,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     after: str
     # Under which reason it is told that the ConfigMap could not be written.
     unwritten: str
-    # The signed artifact in place of the spec's own words, and whether it counts byte for byte or as what it says.
+    # The signed artifact in place of the spec's own words.
     bundle: Callable[[Any], Bundle] = lambda _: None
-    verbatim: bool = False
     # Which policies of the kind a sandbox refers to; None when no sandbox is asked.
     refers: Callable[[KarsSandbox], Iterable[str]] | None = None
     # The only sandbox that counts, where the resource names one.
@@ -84,7 +88,6 @@ TOOLS = Row(
     after="-profile",
     unwritten="ProfileWriteFailed",
     bundle=lambda policy: policy.spec.agt_profile and policy.spec.agt_profile.bundle_ref,
-    verbatim=True,
     refers=referrers.tools,
     compiled_at="lastCompiledAt",
 )
@@ -100,4 +103,50 @@ MEMORY = Row(
     sandbox=lambda memory: memory.spec.sandbox_ref.name,
     compiled_at="lastReconciledAt",
     failed="Failed",
+)
+MCP = Row(
+    kind=McpServer,
+    word="mcpserver",
+    manager="mcp",
+    render=mcp.render,
+    before="mcp-",
+    after="-jwks",
+    unwritten="ProfileWriteFailed",
+    bundle=lambda server: server.spec.bundle_ref,
+    compiled_at="lastProbedAt",
+)
+CARD = Row(
+    kind=A2AAgent,
+    word="a2aagent",
+    render=a2a.render,
+    before="a2aagent-",
+    after="-card",
+    unwritten="CardWriteFailed",
+    compiled_at="lastCompiledAt",
+)
+TRUST = Row(
+    kind=TrustGraph,
+    word="trustgraph",
+    render=trust.render,
+    before="trustgraph-",
+    after="-projection",
+    unwritten="ProjectionWriteFailed",
+    compiled_at="lastReconciledAt",
+)
+EVALUATION = Row(
+    kind=KarsEval,
+    word="karseval",
+    render=evaluation.render,
+    before="karseval-",
+    after="-corpus",
+    unwritten="CorpusWriteFailed",
+    bundle=lambda evaluation: evaluation.spec.corpus.bundle_ref,
+)
+AUTH = Row(
+    kind=KarsAuthConfig,
+    word="karsauthconfig",
+    render=auth.render,
+    before="kars-auth-sidecar-env",
+    after="",
+    unwritten="ProfileWriteFailed",
 )
