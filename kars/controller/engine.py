@@ -186,9 +186,7 @@ class Engine:
             return
         await self.set_finalizers(item, reconciler.kind, known, (*known.metadata.finalizers, reconciler.finalizer))
 
-    async def set_finalizers(
-        self, item: Item, kind: type[Resource], known: Known, finalizers: tuple[str, ...]
-    ) -> None:
+    async def set_finalizers(self, item: Item, kind: type[Resource], known: Known, finalizers: tuple[str, ...]) -> None:
         """Write the list of finalizers, if the resource is still the one that was seen (`Conflict` otherwise)."""
         precondition = {"resourceVersion": known.metadata.resource_version, "finalizers": list(finalizers)}
         answer = await self.cluster.client.merge(types.custom(kind), item.key, {"metadata": precondition})

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 
 from kars.controller.cluster import Cluster
+from kars.controller.policies.mcp import allowed
 from kars.controller.references import governing, mcp_servers
 from kars.desired.facts import McpFacts, ModelFacts, Source
 from kars.kube import types
@@ -24,10 +25,13 @@ from kars.model.mcp import McpServer
 from kars.model.memory import KarsMemory
 from kars.model.sandbox import KarsSandbox
 from kars.model.tools import ToolPolicy
-from kars.policy.compiled import mcp
+from kars.model.trust import TrustGraph
+from kars.policy.compiled import trust
 
 # Bytes of the tokens that a sandbox's own parts prove themselves with, by the Secret that holds them.
 TOKENS = {"gateway-token": 16, "router-admin-token": 32}
+
+Kind = TypeVar("Kind", bound=Resource)
 
 # An image by digest, or by tag after its last slash; neither may have white space.
 PINNED = re.compile(r"\S+@sha256:[0-9a-f]{8,}\Z")
@@ -139,7 +143,7 @@ def find_card(sandbox: KarsSandbox, cluster: Cluster) -> Source | None:
     return published(cluster, key, f"a2aagent-{key.name}-card", "A2AAgent")
 
 
-def find_servers(sandbox: KarsSandbox, cluster: Cluster) -> tuple[tuple[McpFacts, ...], tuple[str, ...]]:
+async def find_servers(sandbox: KarsSandbox, cluster: Cluster) -> tuple[tuple[McpFacts, ...], tuple[str, ...]]:
     """Return the McpServers that the sandbox is given, and a sentence for each that it is not.
 
     One server that is missing takes neither the others nor the sandbox down.
@@ -151,7 +155,7 @@ def find_servers(sandbox: KarsSandbox, cluster: Cluster) -> tuple[tuple[McpFacts
         keys = stored(cluster, types.CONFIG_MAP, key, f"mcp-{name}-jwks", "McpServer")
         if server is None:
             missing.append(f"McpServer {name} is not there")
-        elif not mcp.allowed(server, sandbox):
+        elif not allowed(server, sandbox):
             missing.append(
                 f"McpServer {name} does not allow this sandbox: its labels are not those of allowedSandboxes"
             )
@@ -162,11 +166,46 @@ def find_servers(sandbox: KarsSandbox, cluster: Cluster) -> tuple[tuple[McpFacts
                 McpFacts(
                     name=name,
                     keys=keys,
-                    signing=stored(cluster, types.SECRET, key, f"mcp-{name}-signing", "McpServer"),
+                    signing=await secret(cluster, Key(key.namespace, f"mcp-{name}-signing"), "McpServer", name),
                     bearer_from_env=server.spec.bearer_from_env or "",
                 )
             )
     return tuple(given), tuple(missing)
+
+
+def find_trust(sandbox: KarsSandbox, cluster: Cluster) -> tuple[str, str, int] | None:
+    """Return the sandbox's part of the trust graphs, None when there are none."""
+    documents = []
+    for name in sorted(graph.metadata.name for graph in cluster.resources(TrustGraph)):
+        key = Key(cluster.settings.namespace, f"trustgraph-{name}-projection")
+        found = cluster.children.find(types.CONFIG_MAP, key)
+        if found is not None:
+            documents.append(msgspec.json.decode(found["data"]["graph.json"]))
+    return trust.slice_of(sandbox.metadata.name, documents)
+
+
+async def find_credentials(cluster: Cluster) -> Source | None:
+    """Return the development keys that routers are given, where some are configured."""
+    name = cluster.settings.platform.credentials_secret
+    if not name:
+        return None
+    found = await secret(cluster, Key(cluster.settings.namespace, name), "Secret", name)
+    if found is None:
+        raise Blocked("DependencyMissing", f"Secret {name} with the model keys is not there", final=False)
+    return found
+
+
+def find_blocklist(cluster: Cluster) -> Source | None:
+    """Return the platform's own blocklist, where one is configured and there."""
+    name = cluster.settings.platform.blocklist_config_map
+    found = cluster.config_map(name) if name else None
+    return source(found, "ConfigMap", name) if found else None
+
+
+async def secret(cluster: Cluster, key: Key, owner_kind: str, owner_name: str) -> Source | None:
+    """Return a Secret to copy, with its data."""
+    found = await cluster.read_secret(key)
+    return source(found, owner_kind, owner_name) if found else None
 
 
 def new_tokens(namespace: str, cluster: Cluster) -> dict[str, str]:
@@ -190,7 +229,7 @@ def spawned(sandbox: KarsSandbox, cluster: Cluster) -> tuple[str, ...]:
     )
 
 
-def required(cluster: Cluster, kind: type[Resource], key: Key, reason: str) -> Resource:
+def required(cluster: Cluster, kind: type[Kind], key: Key, reason: str) -> Kind:
     """Return a resource that the sandbox cannot do without."""
     found = cluster.resource(kind, key)
     if found is None:
@@ -226,8 +265,3 @@ def source(found: Object, owner_kind: str, owner_name: str) -> Source:
         owner_kind=owner_kind,
         owner_name=owner_name,
     )
-
-
-def names(sources: Iterable[Source | None]) -> set[tuple[str, str]]:
-    """Return kind and name of every copy."""
-    return {(one.kind, one.name) for one in sources if one is not None}

@@ -12,11 +12,12 @@ from hashlib import sha256
 
 import msgspec
 
-from kars.artifacts.fetch import Artifacts, Refused
+from kars.artifacts.fetch import Refused
 from kars.artifacts.signers import SignerPolicy
 from kars.controller.cluster import Cluster
 from kars.controller.gather import Blocked
 from kars.desired import names
+from kars.desired.plan import stamp
 from kars.kube import types
 from kars.kube.types import Key, Object
 from kars.policy.compiled.outcome import config_map
@@ -31,8 +32,7 @@ MOST = 1500
 class Images:
     """What was verified, under which SignerPolicy."""
 
-    def __init__(self, artifacts: Artifacts) -> None:
-        self.artifacts = artifacts
+    def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.verified: dict[str, str] = {}
         self.under = ""
@@ -43,7 +43,7 @@ class Images:
         pinned, found = {}, {}
         for image in sorted(images(wanted)):
             try:
-                reference, identity = await self.artifacts.check_image(image, signers)
+                reference, identity = await cluster.artifacts.check_image(image, signers)
             except Refused as refusal:
                 raise Blocked(refusal.reason, f"image {image}: {refusal}", final=not refusal.retryable) from refusal
             pinned[image] = reference
@@ -70,7 +70,7 @@ class Images:
                 data={digest: who[:512].encode() for digest, who in sorted(self.verified.items())},
                 annotations={"signer-policy": under},
             )
-            await cluster.children.bring([published], manager=names.MANAGER)
+            await cluster.children.bring([stamp(published)], manager=names.MANAGER)
 
     def stored(self, under: str, cluster: Cluster) -> dict[str, str]:
         """Return what was published before under this very SignerPolicy, so that a restart takes nothing away."""

@@ -237,7 +237,10 @@ def requests(client: Client) -> Metric:
     found = client.requests.items()
     samples = (((verb, kind, str(status)), count) for (verb, kind, status), count in found)
     return counter(
-        "kars_controller_api_requests", "Requests to the API server; code 0 had no answer.", ["verb", "kind", "code"], samples
+        "kars_controller_api_requests",
+        "Requests to the API server; code 0 had no answer.",
+        ["verb", "kind", "code"],
+        samples,
     )
 
 

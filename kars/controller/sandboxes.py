@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from kars.controller import gather, standing, teardown
-from kars.controller.allowlists import Allowlists
+from kars.controller.allowlists import Settled, settle
 from kars.controller.children import NotOurs
 from kars.controller.cluster import Cluster
 from kars.controller.gather import Blocked
@@ -19,7 +19,7 @@ from kars.controller.references import DEFAULT_TOOL_POLICY, mcp_servers, tool_po
 from kars.controller.standing import Standing
 from kars.desired import names
 from kars.desired.conditions import merge, say
-from kars.desired.facts import Facts
+from kars.desired.facts import Facts, Unplannable
 from kars.desired.plan import plan
 from kars.kube import types
 from kars.kube.types import Key, Object
@@ -28,6 +28,7 @@ from kars.model.common import Condition
 from kars.model.sandbox import KarsSandbox
 from kars.model.trust import TrustGraph
 from kars.policy.compiled.canonical import digest
+from kars.policy.compiled.egress import allowlist_digest
 
 # Seconds until the routers are asked again: at first soon, since a mount takes a moment, then ever more rarely.
 FIRST_LOOK, LAST_LOOK, GROWTH = 1.0, 15.0, 1.6
@@ -53,9 +54,8 @@ class Sandboxes:
     kind: ClassVar[type[Resource]] = KarsSandbox
     finalizer: ClassVar[str] = names.FINALIZER
 
-    def __init__(self, allowlists: Allowlists, images: Images) -> None:
-        self.allowlists = allowlists
-        self.images = images
+    def __init__(self) -> None:
+        self.images = Images()
         self.index = Index()
         self.parents: dict[Key, str] = {}
         # How often each sandbox's routers were asked since they last agreed.
@@ -82,12 +82,14 @@ class Sandboxes:
         platform = cluster.settings.platform
         check_name(sandbox, cluster)
         advice = gather.check_runtime(sandbox, strict=platform.byo_strict)
-        allowlist = await self.allowlists.settle(sandbox, cluster)
-        facts, missing = self.facts(sandbox, cluster, endpoints=allowlist.endpoints, document=allowlist.document)
-        wanted = plan(facts)
-        if platform.require_signed_images:
-            facts = msgspec.structs.replace(facts, pinned=await self.images.pin(wanted, cluster))
+        allowlist = await settle(sandbox, cluster)
+        facts, missing = await gather_facts(sandbox, cluster, allowlist)
+        try:
             wanted = plan(facts)
+        except Unplannable as error:
+            raise Blocked(error.reason, str(error)) from error
+        if platform.require_signed_images:
+            wanted = plan(msgspec.structs.replace(facts, pinned=await self.images.pin(wanted, cluster)))
         if allowlist.degraded:
             # What shuts the doors is brought, what opens them is not.
             wanted = tuple(one for one in wanted if one["kind"] != "Deployment")
@@ -108,33 +110,6 @@ class Sandboxes:
             await self.write(sandbox, cluster, phase, [*told, *extra])
             return Done(after=allowlist.after or RECHECK)
         return await self.look(sandbox, cluster, wanted, extra, after=allowlist.after)
-
-    def facts(
-        self, sandbox: KarsSandbox, cluster: Cluster, *, endpoints: Any, document: bytes
-    ) -> tuple[Facts, tuple[str, ...]]:
-        """Gather everything that the plan depends on, and the McpServers that it is not given."""
-        settings = cluster.settings
-        model, inference = gather.find_model(sandbox, cluster)
-        gather.check_endpoint(cluster, model)
-        servers, missing = gather.find_servers(sandbox, cluster)
-        return Facts(
-            sandbox=sandbox,
-            platform=settings.platform,
-            model=model,
-            inference=inference,
-            tools=gather.find_tools(sandbox, cluster),
-            memory=gather.find_memory(sandbox, cluster),
-            mcp=servers,
-            card=gather.find_card(sandbox, cluster),
-            trust=gather.find_trust(sandbox, cluster),
-            endpoints=endpoints,
-            allowlist=document,
-            new_tokens=gather.new_tokens(names.namespace(sandbox.metadata.name), cluster),
-            children=gather.spawned(sandbox, cluster),
-            native_sidecars=cluster.version >= (1, 29),
-            api_server=(settings.api_server_host, settings.api_server_port),
-            sre=may_be_sre(sandbox, cluster),
-        ), missing
 
     async def look(
         self,
@@ -239,6 +214,37 @@ class Sandboxes:
         if parent:
             self.parents[key] = parent
         return {Key(key.namespace, name) for name in (before, parent) if name and name != (parent and before)}
+
+
+async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settled) -> tuple[Facts, tuple[str, ...]]:
+    """Gather everything that the plan depends on, and a sentence for each McpServer that the sandbox is not given."""
+    settings = cluster.settings
+    model, inference = gather.find_model(sandbox, cluster)
+    gather.check_endpoint(cluster, model)
+    servers, missing = await gather.find_servers(sandbox, cluster)
+    return Facts(
+        sandbox=sandbox,
+        platform=settings.platform,
+        model=model,
+        inference=inference,
+        tools=gather.find_tools(sandbox, cluster),
+        memory=gather.find_memory(sandbox, cluster),
+        mcp=servers,
+        card=gather.find_card(sandbox, cluster),
+        trust=gather.find_trust(sandbox, cluster),
+        endpoints=allowlist.endpoints,
+        allowlist=allowlist.document,
+        allowlist_digest=allowlist_digest(allowlist.document),
+        new_tokens=gather.new_tokens(names.namespace(sandbox.metadata.name), cluster),
+        credentials=await gather.find_credentials(cluster),
+        blocklist=gather.find_blocklist(cluster),
+        children=gather.spawned(sandbox, cluster),
+        native_sidecars=cluster.version >= (1, 29),
+        sleep_actions=cluster.version >= (1, 30),
+        image_volumes=cluster.version >= (1, 35),
+        api_server=(settings.api_server_host, settings.api_server_port),
+        sre=may_be_sre(sandbox, cluster),
+    ), missing
 
 
 def targets(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Target]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kars.controller.children import ours
+from kars.artifacts import held
+from kars.controller.allowlists import owner_of
 from kars.controller.cluster import Cluster
 from kars.desired import names
 from kars.kube import types
@@ -16,12 +17,12 @@ async def finalize(sandbox: KarsSandbox, cluster: Cluster) -> bool:
     await dismiss(sandbox, cluster)
     namespace = Key("", names.namespace(sandbox.metadata.name))
     found = cluster.children.find(types.NAMESPACE, namespace)
-    if found is not None and ours(found, sandbox):
+    if found is not None and cluster.owns(Key(sandbox.metadata.namespace, sandbox.metadata.name)):
         if not found["metadata"].get("deletionTimestamp"):
             await keep_volume(sandbox, cluster)
             await cluster.children.remove(types.NAMESPACE, namespace)
         return False
-    for kind, key in outside(sandbox):
+    for kind, key in outside(sandbox, cluster):
         await cluster.children.remove(kind, key)
     return True
 
@@ -41,7 +42,7 @@ async def keep_volume(sandbox: KarsSandbox, cluster: Cluster) -> None:
     persistence = sandbox.spec.sandbox.persistence
     if persistence is None or persistence.reclaim != "Retain":
         return
-    claim = Key(names.namespace(sandbox.metadata.name), names.claim(sandbox.metadata.name))
+    claim = Key(names.namespace(sandbox.metadata.name), names.data_claim(sandbox.metadata.name))
     try:
         volume = (await cluster.client.get(types.VOLUME_CLAIM, claim)).get("spec", {}).get("volumeName")
         if volume:
@@ -51,12 +52,12 @@ async def keep_volume(sandbox: KarsSandbox, cluster: Cluster) -> None:
         return
 
 
-def outside(sandbox: KarsSandbox) -> list[tuple[types.Type, Key]]:
+def outside(sandbox: KarsSandbox, cluster: Cluster) -> list[tuple[types.Type, Key]]:
     """Return what a sandbox has beyond its own namespace."""
     namespace, name = sandbox.metadata.namespace, sandbox.metadata.name
     spawner = Key(namespace, names.spawner(name))
     return [
         (types.ROLE_BINDING, spawner),
         (types.ROLE, spawner),
-        (types.CONFIG_MAP, Key(namespace, names.last_good(name))),
+        (types.CONFIG_MAP, Key(cluster.settings.namespace, held.name(owner_of(sandbox)))),
     ]
