@@ -52,7 +52,7 @@ class Sandboxes:
     """Brings each sandbox to what its KarsSandbox says."""
 
     kind: ClassVar[type[Resource]] = KarsSandbox
-    finalizer: ClassVar[str] = names.FINALIZER
+    finalizer: ClassVar[str] = names.FINALIZERS["KarsSandbox"]
 
     def __init__(self) -> None:
         self.images = Images()

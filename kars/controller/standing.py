@@ -110,7 +110,8 @@ def enforcement(standing: Standing, *, running: bool) -> Condition:
         return say(POLICIES_ENFORCED, "Unknown", "PodsNotReady", "no router to ask")
     if standing.deaf:
         return say(POLICIES_ENFORCED, "False", AWAITING, standing.deaf)
-    late, bad = [], []
+    late: list[str] = []
+    bad: list[str] = []
     for kind, digest in sorted(standing.mounted.items()):
         loaded, error = standing.heard.get(kind, (None, None))
         if loaded != digest:
