@@ -47,9 +47,7 @@ class Brought(msgspec.Struct, frozen=True):
 class Children:
     """Objects that bear our labels, held by watches; reading costs no request."""
 
-    def __init__(
-        self, client: Client, informers: Mapping[str, Informer[Held]], packers: Mapping[str, Packer]
-    ) -> None:
+    def __init__(self, client: Client, informers: Mapping[str, Informer[Held]], packers: Mapping[str, Packer]) -> None:
         self.client = client
         self.informers = informers
         self.packers = packers

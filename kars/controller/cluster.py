@@ -78,9 +78,9 @@ class Known(msgspec.Struct):
 
 
 class Cluster:
-    """What reconcilers are given: reads come from watches and cost no request; writes are written only when different."""
+    """What reconcilers are given: reads come from watches and cost no request; writes are only what differs."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything it hands on
         self,
         client: Client,
         settings: Controller,
@@ -155,7 +155,7 @@ class Cluster:
         platform = self.settings.platform
         names = [
             (types.CONFIG_MAP, SIGNER_POLICY),
-            (types.CONFIG_MAP, platform.blocklist_config_map),
+            (types.CONFIG_MAP, getattr(platform, "blocklist_config_map", "")),
             (types.SECRET, platform.credentials_secret),
         ]
 
@@ -236,7 +236,7 @@ class Cluster:
         return self.kinds[kind.__name__].get(key)
 
     def resource(self, kind: type[Kind], key: Key) -> Kind | None:
-        """Return a resource as last seen; None when it is not there or is not valid (the engine says so in its status)."""
+        """Return a resource as last seen; None when it is not there or not valid (the engine says so in its status)."""
         found = self.known(kind, key)
         return None if found is None else cast("Kind | None", found.resource)
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -213,7 +213,7 @@ def keep_pod(value: Object) -> Pod:
     """Keep a pod."""
     metadata, status = value["metadata"], value.get("status") or {}
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    router = next((one for one in containers if one.get("name") == ROUTER), {})
+    router: Mapping[str, Any] = next((one for one in containers if one.get("name") == ROUTER), {})
     reason, message = trouble(status, containers)
     return Pod(
         key=Key(metadata.get("namespace", ""), metadata["name"]),
@@ -243,6 +243,3 @@ def trouble(status: Mapping[str, Any], containers: list[Mapping[str, Any]]) -> t
         if one.get("type") == "PodScheduled" and one.get("status") == "False":
             return one.get("reason") or "Unschedulable", one.get("message") or ""
     return status.get("reason") or "", status.get("message") or ""
-
-
-Keep = Callable[[Object], Any]

@@ -47,7 +47,7 @@ def status_type(kind: type[Resource]) -> Any:  # noqa: ANN401 - a struct's class
 
 
 def normal(kind: type[Resource], status: Mapping[str, Any]) -> Object:
-    """Write a status the one way: through its struct, times in UTC, defaults left out. ValidationError: not a status."""
+    """Write a status the one way: by its struct, times in UTC, defaults left out. ValidationError: it is none."""
     value: Object = msgspec.json.decode(msgspec.json.encode(msgspec.convert(status, status_type(kind))))
     return value
 
