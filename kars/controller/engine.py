@@ -7,6 +7,7 @@ resource; what may pass is tried again with backoff; everything else is a bug, i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -26,7 +27,7 @@ from kars.model.base import Resource
 log = logging.getLogger(__name__)
 
 WORKERS = 16
-# Seconds between two looks at a resource that nothing happened to. A look that finds nothing different costs no request.
+# Seconds between two looks at a resource that nothing happened to; one that finds nothing different costs no request.
 RESYNC = 300.0
 # Seconds that one reconcile may take: 14 objects, each with the client's own deadline, and a poll of routers.
 LONGEST_RECONCILE = 120.0
@@ -69,7 +70,7 @@ class Engine:
 
     # --- changes
 
-    def heard(self, kind: str, key: Key, status_only: bool) -> None:  # noqa: FBT001 - a `Listener`
+    def heard(self, kind: str, key: Key, status_only: bool) -> None:
         """Find out which resources a change has to do with."""
         if not self.leading:
             return
@@ -205,10 +206,8 @@ class Engine:
             self.queue.add(item, after=jittered(REMOVAL_PAUSE))
             return "removing"
         rest = tuple(one for one in known.metadata.finalizers if one != reconciler.finalizer)
-        try:
+        with contextlib.suppress(Missing):
             await self.set_finalizers(item, reconciler.kind, known, rest)
-        except Missing:
-            pass
         self.queue.forget(item)
         return "removed"
 

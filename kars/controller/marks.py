@@ -49,7 +49,7 @@ async def stuck(cluster: Cluster, kind: type[Resource], key: Key, known: Known, 
         warn(cluster, kind, key, reason="FinalizerStuck", action="Finalize", note=note)
 
 
-async def mark(
+async def mark(  # noqa: PLR0913 - one call of each kind
     cluster: Cluster, kind: type[Resource], key: Key, *, wanted: dict[str, str], reason: str, message: str
 ) -> bool:
     """Write conditions beside what the kind's manager wrote before; whether anything was written."""
@@ -92,7 +92,9 @@ def phase(kind: type[Resource]) -> dict[str, str]:
     return {"phase": "Degraded"} if "Degraded" in choices else {}
 
 
-def warn(cluster: Cluster, kind: type[Resource], key: Key, *, reason: str, action: str, note: str) -> None:
+def warn(  # noqa: PLR0913 - an event's own members
+    cluster: Cluster, kind: type[Resource], key: Key, *, reason: str, action: str, note: str
+) -> None:
     """Tell of it as an event, too."""
     about = cluster.document(kind, key)
     if about is not None:

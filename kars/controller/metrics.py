@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from kars.settings.controller import Controller
@@ -106,11 +106,3 @@ class Scraped(Collector):
     def describe(self) -> Iterable[Metric]:
         """Return none: names need not be known beforehand."""
         return ()
-
-
-def gauge(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
-    """Make a gauge with one label."""
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for value, number in values:
-        family.add_metric([value], number)
-    return family

@@ -13,15 +13,16 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
+from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 
-from kars import __version__
-from kars.controller import crds, logs
+from kars.controller import crds, logs, scrape
 from kars.controller.cluster import Cluster
 from kars.controller.engine import DRAIN_SECONDS, Engine
 from kars.controller.health import Health
-from kars.controller.metrics import Metrics, gauge
+from kars.controller.metrics import Metrics
 from kars.controller.reconcile import Reconciler
 from kars.kube.client import Client
 from kars.kube.events import Recorder
@@ -32,8 +33,8 @@ from kars.settings.controller import Controller
 
 log = logging.getLogger(__name__)
 
-# Seconds without a sign of life after which a watch is no longer fresh. Bookmarks come about once a minute, and a silent
-# watch is given up and begun anew before this.
+# Seconds without a sign of life after which a watch is no longer fresh. Bookmarks come about once a minute, and a
+# silent watch is given up and begun anew before this.
 STALE = 180.0
 # Seconds between two lines about what is waited for at the start.
 PATIENCE = 15.0
@@ -94,7 +95,7 @@ class Process:
         self.lease = Lease(client, Key(settings.namespace, settings.lease_name), identity=settings.identity)
         self.health = Health(alive=self.faults, ready=self.unready, metrics=self.metrics.render)
         self.background: list[asyncio.Task[None]] = []
-        self.metrics.describe(settings, __version__)
+        self.metrics.describe(settings, metadata.version("kars"))
         self.metrics.watch(self.samples)
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -191,69 +192,17 @@ class Process:
 
     def samples(self) -> Iterator[Metric]:
         """Return what is read off the parts at a scrape."""
-        queue = self.engine.queue
-        now, kinds = queue.clock(), list(self.engine.reconcilers)
-        yield gauge(
-            "kars_controller_queue_depth",
-            "Keys that are ready and wait for a worker.",
-            "crd_kind",
-            [(kind, queue.schedule.depth(kind)) for kind in kinds],
-        )
-        yield gauge(
-            "kars_controller_queue_oldest_seconds",
-            "How long the key that waits longest has been ready.",
-            "crd_kind",
-            [(kind, queue.schedule.age(kind, now)) for kind in kinds],
-        )
-        yield from watches(self.cluster.informers())
-        yield requests(self.client)
+        yield from scrape.queues(self.engine.queue, list(self.engine.reconcilers))
+        yield from scrape.watches(self.cluster.informers())
+        yield scrape.requests(self.client)
 
 
-def unsynced(informers: Iterable[Informer[object]]) -> list[Informer[object]]:
+def unsynced(informers: Iterable[Informer[Any]]) -> list[Informer[Any]]:
     """Return those that have not listed yet."""
     return [one for one in informers if not one.synced.is_set()]
 
 
-def watches(informers: Sequence[Informer[object]]) -> Iterator[Metric]:
-    """Return what there is to know of informers; several of one kind count together."""
-    rows = (
-        ("objects", "Objects that are held.", len),
-        ("relists", "Lists that were read.", lambda one: one.relists),
-        ("reconnects", "Watches that were begun.", lambda one: one.reconnects),
-        ("failures", "Lists and watches that failed.", lambda one: one.failures),
-        ("faults", "Objects or changes that could not be taken in.", lambda one: one.faults),
-    )
-    for name, text, count in rows:
-        sums: dict[str, float] = {}
-        for one in informers:
-            sums[one.kind.kind] = sums.get(one.kind.kind, 0) + count(one)
-        if name == "objects":
-            yield gauge(f"kars_controller_informer_{name}", text, "kind", sums.items())
-        else:
-            yield counter(f"kars_controller_informer_{name}", text, ["kind"], (((k,), v) for k, v in sums.items()))
-
-
-def requests(client: Client) -> Metric:
-    """Return how many requests were made, by verb, kind and status (0: no answer)."""
-    found = client.requests.items()
-    samples = (((verb, kind, str(status)), count) for (verb, kind, status), count in found)
-    return counter(
-        "kars_controller_api_requests",
-        "Requests to the API server; code 0 had no answer.",
-        ["verb", "kind", "code"],
-        samples,
-    )
-
-
-def counter(name: str, text: str, labels: list[str], samples: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
-    """Make a counter."""
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, number in samples:
-        family.add_metric(list(values), number)
-    return family
-
-
-async def cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
+async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks and wait until they are gone."""
     tasks = list(tasks)
     for task in tasks:

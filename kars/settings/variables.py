@@ -1,4 +1,4 @@
-"""Every variable of the controller: its field, how it is read, and the words of the reference. One table for all of it."""
+"""Every variable of the controller: its field, how it is read, and the words of the reference, in one table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # itself, and a secret in a variable could be read by everyone who may read Deployments.
 ROUTER_OWN = frozenset({"SANDBOX_NAME", "SANDBOX_ISOLATION", "ADMIN_TOKEN", "KARS_RUNTIME_KIND"})
 ROUTER_OWN |= {"INFERENCE_POLICY_DIR", "EGRESS_ALLOWLIST_DIR", "EGRESS_APPROVAL_DIR", "AGT_POLICY_DIR"}
-ROUTER_OWN |= {"MEMORY_BINDING_DIR", "A2A_CARD_DIR", "MCP_JWKS_DIR", "MCP_SIGNING_KEY_DIR", "TRUSTGRAPH_PROJECTION_PATH"}
+ROUTER_OWN |= {
+    "MEMORY_BINDING_DIR",
+    "A2A_CARD_DIR",
+    "MCP_JWKS_DIR",
+    "MCP_SIGNING_KEY_DIR",
+    "TRUSTGRAPH_PROJECTION_PATH",
+}
 SECRET = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_PASSWORD)\Z")
 # More is no tuning any more, and each is in every pod.
 MOST_ROUTER_VARIABLES = 256
@@ -171,7 +177,9 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
         ),
     ),
     "Models": (
-        Variable("AZURE_OPENAI_ENDPOINT", "platform.azure_openai_endpoint", url, "Azure OpenAI endpoint of the routers"),
+        Variable(
+            "AZURE_OPENAI_ENDPOINT", "platform.azure_openai_endpoint", url, "Azure OpenAI endpoint of the routers"
+        ),
         Variable("FOUNDRY_ENDPOINT", "platform.foundry_endpoint", url, "Foundry endpoint of the routers"),
         Variable("FOUNDRY_PROJECT_ENDPOINT", "platform.foundry_project_endpoint", url, "Foundry project endpoint"),
         Variable("FOUNDRY_DEPLOYMENTS", "platform.foundry_deployments", text, "Deployments that agents are told of"),
@@ -188,7 +196,9 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
             named,
             "Secret of the controller's namespace with keys of model servers, for development",
         ),
-        Variable("KARS_PROVIDER", "platform.provider", matching(NAME, "provider's name"), "Provider of a development setup"),
+        Variable(
+            "KARS_PROVIDER", "platform.provider", matching(NAME, "provider's name"), "Provider of a development setup"
+        ),
         Variable("KARS_DEV_PROFILE", "platform.dev_profile", switch, "Development profile: lenient content flags"),
     ),
     "Sandboxes": (
@@ -256,9 +266,7 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
         ),
         Variable("KARS_STATE_DIR", "state_dir", text, "Directory for what may be cached; a temporary one when unset"),
         Variable("KUBERNETES_SERVICE_HOST", "api_server_host", text, "API server as pods see it (set by the kubelet)"),
-        Variable(
-            "KUBERNETES_SERVICE_PORT_HTTPS", "api_server_port", whole(1, 65535), "Its port (set by the kubelet)"
-        ),
+        Variable("KUBERNETES_SERVICE_PORT_HTTPS", "api_server_port", whole(1, 65535), "Its port (set by the kubelet)"),
         Variable("KUBERNETES_SERVICE_PORT", "api_server_port", whole(1, 65535), "Its port, when the other is unset"),
         Variable("LOG_LEVEL", "log_level", level, "error, warn, info or debug; wins over RUST_LOG"),
         Variable("RUST_LOG", "log_level", level, "The same as a filter, such as info,kars_controller=debug"),
@@ -279,7 +287,7 @@ KEYS = ("AZURE_OPENAI_API_KEY", "COPILOT_GITHUB_TOKEN")
 
 
 def read(env: Mapping[str, str]) -> dict[str, Any]:
-    """Return the value of every field that is set; a value that is none is a `SettingsError` that names its variable."""
+    """Return the value of every field that is set; a `SettingsError` names the variable whose value is none."""
     given = {name: value.strip() for name, value in env.items() if value.strip()}
     if env.get("CONTROLLER_METRICS_ADDR", "unset").strip() == "":
         given["CONTROLLER_METRICS_ADDR"] = "off"
