@@ -1,4 +1,4 @@
-"""Which destinations are in force for a sandbox: the inline list, or the signed artifact and the last good one of it."""
+"""Which destinations are in force for a sandbox: the inline list, or the signed artifact, or the last good one."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def tool_policy(sandbox: KarsSandbox) -> str | None:
 
 
 def governing(sandbox: KarsSandbox, cluster: Cluster) -> Key | None:
-    """Return where the governing ToolPolicy is: beside the sandbox; the default one else in the controller's namespace."""
+    """Return where the governing ToolPolicy is: beside the sandbox, the default one else with the controller."""
     name = tool_policy(sandbox)
     if name is None:
         return None

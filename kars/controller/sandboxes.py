@@ -280,7 +280,7 @@ def check_name(sandbox: KarsSandbox, cluster: Cluster) -> None:
 
 
 def may_be_sre(sandbox: KarsSandbox, cluster: Cluster) -> bool:
-    """Whether this is the sandbox that may reach the API server: name, label and place must agree, not the label alone."""
+    """Whether this is the sandbox that may reach the API server: name, label and place agree, not the label alone."""
     return (
         sandbox.metadata.name == SRE
         and sandbox.metadata.labels.get(names.ROLE) == SRE
