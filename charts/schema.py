@@ -21,6 +21,9 @@ Schema = dict[str, Any]
 
 TYPES = {"str": "string", "int": "integer", "bool": "boolean", "float": "number", "seq": "array", "map": "object"}
 
+# The settings travel as one NAME=VALUE a line.
+ONE_LINE = r"^[^\r\n]*$"
+
 # Settings of the router that the controller gives each router by itself; one value for all would be wrong.
 OWN_SETTINGS = frozenset(
     {
@@ -55,7 +58,6 @@ POLICY = "the InferencePolicy says it"
 REFUSED = {
     "inferenceRouter.image.pullPolicy": "Kubernetes decides by the image's tag",
     "inferenceRouter.replicas": "the router is a sidecar of each sandbox",
-    "inferenceRouter.resources": "the controller sets the sidecar's resources",
     "inferenceRouter.azure.openai.deploymentName": POLICY,
     "inferenceRouter.azure.contentSafety": POLICY,
     "inferenceRouter.azure.promptShields": POLICY,
@@ -98,6 +100,8 @@ def definitions() -> Schema:
         "pullPolicy": {"enum": ["", "Always", "IfNotPresent", "Never"]},
         "port": {"type": "integer", "minimum": 1, "maximum": 65535},
         "duration": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"},
+        "network": {"type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$"},
+        "size": {"type": "string", "pattern": "^([0-9]+([.][0-9]+)?([kMGTPE]i?)?)?$"},
         "auto": {"enum": [True, False, "auto"]},
         "resources": closed(
             {part: {"type": "object", "additionalProperties": quantity} for part in ("requests", "limits")}
@@ -140,10 +144,10 @@ def setting(default: str, text: str) -> Schema:
     said = f"{text.rstrip('.')}. Default: {default or 'none'}."
     if re.fullmatch(r"[0-9]+", default):
         # Some take a word as well (`off`), and a number may be written as a text.
-        return {"type": ["integer", "string"], "description": said}
+        return {"type": ["integer", "string"], "pattern": ONE_LINE, "description": said}
     if default in {"true", "false"}:
         return {"enum": [True, False, "true", "false"], "description": said}
-    return {"type": "string", "description": said}
+    return {"type": "string", "pattern": ONE_LINE, "description": said}
 
 
 def schema(text: str) -> Schema:

@@ -77,6 +77,18 @@ imagePullSecrets:
   "CONTENT_SAFETY_ENDPOINT" ($v.contentSafety.endpoint | default $v.foundry.endpoint)
   "AZURE_WI_CLIENT_ID" $v.azure.workloadIdentity.clientId
   "KARS_DISABLE_ENTRA_AUTH" (ternary "0" "1" $v.azure.entraAuth.enabled)
+  "KARS_GUARD" $v.sandbox.guard.mode
+  "KARS_GUARD_IMAGE" $v.sandbox.guard.image
+  "KARS_GIT_IMAGE" $v.sandbox.gitImage
+  "KARS_SPAWN" (toString $v.sandbox.spawn)
+  "KARS_MONITORING_NAMESPACE" $v.sandbox.network.monitoringNamespace
+  "KARS_DNS_ADDRESSES" ($v.sandbox.network.dnsAddresses | join ",")
+  "KARS_PRIVATE_NETWORKS" ($v.sandbox.network.privateNetworks | join ",")
+  "KARS_BLOCKLIST_CONFIG_MAP" $v.sandbox.blocklistConfigMap
+  "KARS_TERMINATION_GRACE_SECONDS" (include "kars.text" $v.sandbox.terminationGracePeriodSeconds)
+  "ROUTER_REQUESTS" (include "kars.quantities" $v.inferenceRouter.resources.requests)
+  "ROUTER_LIMITS" (include "kars.quantities" $v.inferenceRouter.resources.limits)
+  "ROUTER_STORAGE" $v.inferenceRouter.storage
   "KARS_CREDENTIALS_SECRET" $v.credentials.secretName
   "KARS_PROVIDER" $v.credentials.provider
   "KARS_DEV_PROFILE" (ternary "true" "" $v.controller.devProfile)
@@ -109,6 +121,13 @@ imagePullSecrets:
 {{- else }}{{ $_ := set $all $name (dict "name" $name "value" $value) }}{{ end }}
 {{- end }}
 {{- toJson $all }}
+{{- end }}
+
+{{/* Quantities as name=value, comma-separated. */}}
+{{- define "kars.quantities" -}}
+{{- $all := list }}
+{{- range $name, $value := . }}{{ $all = append $all (printf "%s=%s" $name (include "kars.text" $value)) }}{{ end }}
+{{- join "," $all }}
 {{- end }}
 
 {{/* router.settings as NAME=VALUE lines. */}}
