@@ -56,12 +56,12 @@ POLICY = "the InferencePolicy says it"
 
 # Values of earlier charts that are refused, by path, and why. Each is refused at any value, with these words.
 REFUSED = {
-    "inferenceRouter.image.pullPolicy": "Kubernetes decides by the image's tag",
+    "inferenceRouter.image.pullPolicy": "the controller decides by the tag",
     "inferenceRouter.replicas": "the router is a sidecar of each sandbox",
     "inferenceRouter.azure.openai.deploymentName": POLICY,
     "inferenceRouter.azure.contentSafety": POLICY,
     "inferenceRouter.azure.promptShields": POLICY,
-    "sandbox.image.pullPolicy": "the controller decides by the image's tag and controller.devProfile",
+    "sandbox.image.pullPolicy": "the controller decides by the tag and controller.devProfile",
     "sandbox.isolation": PER_SANDBOX,
     "sandbox.selinuxContext": PER_SANDBOX,
     "sandbox.readOnlyRootFilesystem": PER_SANDBOX,
@@ -75,7 +75,7 @@ REFUSED = {
     "meshPeer.relayUrl": NO_MESH_PEER,
     "fedcred": "the controller makes no federated credentials; make them where you make the identity",
     "monitoring.inspektorGadget": "nothing came of it; install Inspektor Gadget itself",
-    "admission.seccompAutoStamp": "the controller sets each sandbox's profile, and sandboxPostureLock keeps it",
+    "admission.seccompAutoStamp": "the controller sets the profile of each sandbox, and sandboxPostureLock keeps it",
     "azure.keyVaultCsi": "nothing came of it",
     "azure.policy": "nothing came of it",
     "azure.osconfig": "nothing came of it",
