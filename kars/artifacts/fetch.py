@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 from kars.artifacts import held, references, signatures
+from kars.artifacts.azure import Azure
 from kars.artifacts.certificates import Roots
 from kars.artifacts.contents import CONTENT_BYTES
 from kars.artifacts.evidence import Evidence, Verified, examine, layers_of
@@ -53,7 +54,7 @@ class Artifacts:
         trusted_root: bytes | None = None,
         insecure_hosts: frozenset[str] = frozenset(),
         credentials: Mapping[str, Basic] | None = None,
-        azure: Any = None,  # noqa: ANN401 - kars.artifacts.azure.Azure
+        azure: Azure | None = None,
     ) -> None:
         self.insecure_hosts = insecure_hosts
         self.roots = Roots(trusted_root)

@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import BasicAuth, ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from yarl import URL
 
+from kars.artifacts.azure import Azure
 from kars.artifacts.references import DIGEST, DOCKER_HUB, Repository
 from kars.artifacts.refused import Refused
 from kars.artifacts.tokens import Basic, Challenge, Token, challenge
@@ -105,7 +106,7 @@ class Registry:
         *,
         insecure_hosts: frozenset[str] = frozenset(),
         credentials: Mapping[str, Basic] | None = None,
-        azure: Any = None,  # noqa: ANN401 - kars.artifacts.azure.Azure, imported only where it is configured
+        azure: Azure | None = None,
     ) -> None:
         self.insecure_hosts = insecure_hosts
         self.credentials = dict(credentials or {})
@@ -211,14 +212,30 @@ class Registry:
             raise Refused("Transient", f"{place}: it leads to something else than https")
         return target
 
+    async def post(self, url: URL, form: dict[str, str], place: Repository) -> Answer:
+        """Send a form to a token service, by TLS and to nobody else."""
+        if url.scheme != "https":
+            raise Refused("Unauthorized", f"{place}: {url.host} is not asked for a token without TLS")
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        return await self.once(url, headers=headers, limit=TOKEN_BYTES, place=place, form=form)
+
     async def once(
-        self, url: URL, *, headers: dict[str, str], limit: int, place: Repository, auth: BasicAuth | None = None
+        self,
+        url: URL,
+        *,
+        headers: dict[str, str],
+        limit: int,
+        place: Repository,
+        form: dict[str, str] | None = None,
     ) -> Answer:
         """Send one request, and once more when the connection fails."""
+        method = "GET" if form is None else "POST"
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
-                async with self.opened().get(url, headers=headers, auth=auth, allow_redirects=False) as response:
+                async with self.opened().request(
+                    method, url, headers=headers, data=form, allow_redirects=False
+                ) as response:
                     if response.status >= 500 and not last:
                         continue
                     return await read(response, limit=limit, place=place)

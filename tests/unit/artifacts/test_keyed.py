@@ -128,7 +128,13 @@ def test_docker_hub_has_one_name_whatever_cosign_calls_it():
 
 
 def test_a_key_counts_for_the_repositories_that_it_is_allowed():
-    for allowed in (REPOSITORY, "registry.example/team/*", "registry.example/*", "*/team/allowlist", "re:.*/team/[a-z]+"):
+    for allowed in (
+        REPOSITORY,
+        "registry.example/team/*",
+        "registry.example/*",
+        "*/team/allowlist",
+        "re:.*/team/[a-z]+",
+    ):
         assert check(envelope("p256"), policy("p256", allowed)) == "key release"
     for allowed in ("registry.example/other/*", "registry.example/*/x", "team/allowlist", "registry.example/team"):
         assert refused(envelope("p256"), policy("p256", allowed)) == "IdentityMismatch"
