@@ -129,7 +129,7 @@ class Log:
         index = self.tree.add(body)
         self.tree.add(b"a later entry")
         root, size = self.tree.root(), len(self.tree.leaves)
-        note = f"log.example.test\n{size}\n{b64(root)}\n"
+        note = f"log.example.test - 4711\n{size}\n{b64(root)}\n"
         signature = b64(key_id(self.key)[:4] + sign(self.key, note.encode()))
         promise = self.promise(body, index, moment)
         return {
