@@ -1,7 +1,7 @@
 """The OCI distribution API, as far as reading goes: manifests, blobs, referrers.
 
-Every byte is bounded before it is read and hashed before it is believed. Nothing that a registry says in a body
-enters an error's text, because the author of a resource chooses which host is asked.
+Every byte is bounded before it is read and hashed before it is believed. Nothing of a body that was not asked for by
+its digest enters an error's text, because the author of a resource chooses which host is asked.
 
 https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
 """
@@ -200,8 +200,8 @@ class Registry:
             url = self.redirected(url, answer.location, place)
         raise Refused("Transient", f"{place}: more than {REDIRECTS} redirects")
 
-    def redirected(self, url: URL, location: str, place: Repository) -> URL:
-        """Return where a redirect leads: to https, or to loopback from a registry that is asked without TLS."""
+    def redirected(self, url: URL, location: str, place: Repository, *, reason: str = "InvalidRef") -> URL:
+        """Return where a registry sends us: to https, or to loopback from one that is asked without TLS."""
         try:
             target = url.join(URL(location, encoded=True))
         except ValueError:
@@ -209,7 +209,7 @@ class Registry:
         secure = target.scheme == "https" and bool(target.host)
         near = target.scheme == "http" and self.insecure(place.host) and loopback(target.host or "")
         if not (secure or near) or target.user is not None or target.password is not None:
-            raise Refused("Transient", f"{place}: it leads to something else than https")
+            raise Refused(reason, f"{place}: the registry leads to something else than https")
         return target
 
     async def post(self, url: URL, form: dict[str, str], place: Repository) -> Answer:
@@ -286,7 +286,7 @@ class Registry:
 
     async def bearer(self, place: Repository, wanted: Challenge, basic: Basic | None) -> str:
         """Fetch a token for pulling from this repository, whatever scope the challenge asks for."""
-        realm = self.redirected(self.url(place, ""), wanted.realm, place)
+        realm = self.redirected(self.url(place, ""), wanted.realm, place, reason="Unauthorized")
         query = {"scope": f"repository:{place.name}:pull"}
         if wanted.service:
             query["service"] = wanted.service
@@ -326,7 +326,7 @@ async def read(response: ClientResponse, *, limit: int, place: Repository) -> An
     if (response.content_length or 0) > limit:
         raise Refused("CanonicalFormViolation", f"{place}: {response.content_length} bytes; at most {limit} are read")
     if headers.get("Content-Encoding", "identity") != "identity":
-        raise Refused("Transient", f"{place}: the answer is encoded, which was not asked for")
+        raise Refused("InvalidRef", f"{place}: the answer is encoded, which was not asked for")
     data = bytearray()
     async for chunk in response.content.iter_chunked(64 << 10):
         data += chunk

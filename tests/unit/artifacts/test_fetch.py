@@ -292,6 +292,7 @@ def test_what_is_remembered_ends_and_is_bounded(monkeypatch):
             places.append(reference(front.host, f"team/list{number}", manifest))
             await artifacts.fetch(places[-1], EGRESS, KEYED)
         assert len(artifacts.cache) == 2
+        assert artifacts.bytes == sum(fetch.weight(found) for _, found in artifacts.cache.values())
         before = len(front.seen)
         await artifacts.fetch(places[2], EGRESS, KEYED)
         assert len(front.seen) == before
@@ -299,6 +300,9 @@ def test_what_is_remembered_ends_and_is_bounded(monkeypatch):
             artifacts.cache[key] = (0.0, found)
         await artifacts.fetch(places[2], EGRESS, KEYED)
         assert len(front.seen) > before
+        monkeypatch.setattr(fetch, "CACHE_BYTES", 100)
+        await artifacts.fetch(places[1], EGRESS, KEYED)
+        assert len(artifacts.cache) == artifacts.bytes == 0
 
     fronted(body)
 
