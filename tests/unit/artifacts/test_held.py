@@ -97,6 +97,11 @@ def test_a_record_that_was_altered_is_refused():
         == "DigestMismatch"
     )
 
+    def respace(record):
+        record["evidence"]["manifest"] += b" "
+
+    assert reason(repack(data, respace)) == "DigestMismatch"
+
     def swap(record):
         manifest = artifact([evil], EGRESS)
         record["evidence"].update(layers=[evil], manifest=manifest, digest=sha256(manifest))

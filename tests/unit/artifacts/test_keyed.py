@@ -155,6 +155,13 @@ def test_signatures_that_are_no_signatures_are_refused():
             assert refused(signature, policy(kind)) == "SignatureVerifyFailed"
 
 
+def test_a_signature_does_not_take_its_end_from_the_message():
+    whole = EDWARDS.sign(b"the rest")
+    assert keys.holds(RAW, whole, b"the rest")
+    assert not keys.holds(RAW, whole[:-1], whole[-1:] + b"the rest")
+    assert not keys.holds(RAW, whole + b"the", b" rest")
+
+
 def test_keys_in_pem_are_p256_or_ed25519():
     assert keys.canonical(pem(P256).decode()) == pem(P256)
     assert keys.canonical(pem(EDWARDS).decode()) == RAW
