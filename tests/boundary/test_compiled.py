@@ -22,7 +22,15 @@ def test_a_running_router_reports_the_digests_that_were_computed(router):
     made = resource("InferencePolicy", {"appliesTo": {}, "tokenBudget": {"perRequestTokens": 9, "dailyTokens": 3}})
     policy = inference.render(made, Given())
     running = router(policy=policy.objects[0]["data"][inference.FILE])
-    listed = resource("EgressApproval", {"sandbox": "boundary", "hosts": [{"host": "B.example"}, {"host": "a.example", "port": 80}, {"host": "169.254.169.254"}], "reason": "r", "ttl": "PT1H"}).spec.hosts
+    listed = resource(
+        "EgressApproval",
+        {
+            "sandbox": "boundary",
+            "hosts": [{"host": "B.example"}, {"host": "a.example", "port": 80}, {"host": "169.254.169.254"}],
+            "reason": "r",
+            "ttl": "PT1H",
+        },
+    ).spec.hosts
     baseline = egress.allowlist(listed)
     approvals = dict([approval("c.example", "b.EXAMPLE"), approval("d.example", name="two")])
     running.write_egress(egress.FILE, baseline.decode())

@@ -34,5 +34,9 @@ def given(resource, **more):
     """What a sample needs: content for a bundle, a body for a profile or a corpus."""
     body = b'{"schemaVersion":"v1","name":"x","cases":[{"id":"a","scenario":{"kind":"MemoryRead","scope":"s","key":"k"},"expect":{"decision":"Blocked"}}]}'
     return Given(
-        content=CONTENT.get(type(resource).__name__), body=body, bundle_digest="sha256:" + "ab" * 32, key_set=b'{"keys":[]}', **more
+        content=CONTENT.get(type(resource).__name__),
+        body=body,
+        bundle_digest="sha256:" + "ab" * 32,
+        key_set=b'{"keys":[]}',
+        **more,
     )

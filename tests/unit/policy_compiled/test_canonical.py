@@ -14,6 +14,10 @@ INFERENCE = (
     b'{"appliesTo":{"sandboxName":"demo","sandboxMatchLabels":{},"action":null},"tokenBudget":null,"contentSafety":null,'
     b'"modelPreference":{"primary":{"provider":"azure-openai","deployment":"gpt-4.1"},"fallback":[]},"displayName":null}'
 )
+MEMORY = (
+    b'{"storeName":"s","sandboxRef":{"name":"demo"},"scope":"agent_demo","retentionDays":null,'
+    b'"deleteOnSandboxDelete":true,"displayName":null}'
+)
 GOLDEN = [
     (
         "merged-allowlist.json",
@@ -28,8 +32,7 @@ GOLDEN = [
     ("inference-policy.json", INFERENCE, "32e9516c5e059aac9ec39870fb7e14e79d6712092cd34bf332a4ddba674bc2bf"),
     (
         "binding.json",
-        b'{"storeName":"s","sandboxRef":{"name":"demo"},"scope":"agent_demo","retentionDays":null,'
-        b'"deleteOnSandboxDelete":true,"displayName":null}',
+        MEMORY,
         "e25308b3e59fdd2911dd24c7741447e049189ead9427414e33d745286588ea12",
     ),
     ("agt-profile.yaml", b'version: "1.0"\n', "d04e04f04b05dcfdbbbd4103c68ec39baf4a0d795cd78c60599c37d5f3623bf9"),
@@ -47,9 +50,10 @@ def test_the_version_hash_is_the_beginning_of_the_documents_hash():
 
 
 def test_digests_agree_with_the_cores():
-    assert digest([("inference-policy.json", INFERENCE)]) == _core.Snapshot.compile(
-        "InferencePolicy", [("inference-policy.json", INFERENCE)]
-    ).digest
+    assert (
+        digest([("inference-policy.json", INFERENCE)])
+        == _core.Snapshot.compile("InferencePolicy", [("inference-policy.json", INFERENCE)]).digest
+    )
 
 
 def test_the_order_of_files_does_not_count_but_their_ends_do():
