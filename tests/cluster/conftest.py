@@ -1,0 +1,70 @@
+"""Fixtures of the tests on a real control plane."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kars.model.base import API_VERSION
+from kars.model.kinds import KINDS
+from tests.cluster.kubelet import Kubelet
+from tests.cluster.plane import ControlPlane
+
+DEFINITIONS = Path(__file__).parents[2] / "charts" / "kars-crds"
+
+MakePlane = Callable[[], ControlPlane]
+MakeKubelet = Callable[..., Kubelet]
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """The control plane that tests share; each works in namespaces of its own and leaves the API server running."""
+    running = ControlPlane(tmp_path_factory.mktemp("plane")).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def make_plane(tmp_path: Path) -> Iterator[MakePlane]:
+    """Make control planes of the test's own, to be stopped, paused and killed."""
+    made: list[ControlPlane] = []
+
+    def make() -> ControlPlane:
+        made.append(ControlPlane(tmp_path / f"plane-{len(made)}").start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = plane.make_namespace()
+    yield name
+    plane.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def make_kubelet(plane: ControlPlane) -> Iterator[MakeKubelet]:
+    """Make nodes that run routers as processes, for namespaces that the test names (see `ControlPlane.kubelet`)."""
+    made: list[Kubelet] = []
+
+    def make(*namespaces: str, **settings: object) -> Kubelet:
+        made.append(plane.kubelet(*namespaces, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        plane.retire(one)
+
+
+@pytest.fixture(scope="session")
+def definitions(plane: ControlPlane) -> str:
+    """The custom resource definitions, installed by the chart and served; what helm said."""
+    said = plane.helm("install", "kars-crds", str(DEFINITIONS), "--namespace", "default")
+    for kind in KINDS.values():
+        path = f"/apis/{API_VERSION}/{kind.NAMES.plural}"
+        plane.wait(lambda path=path: plane.api.get(path), what=f"{kind.NAMES.plural} are served")
+    return said.stdout + said.stderr
