@@ -85,6 +85,12 @@ def test_the_merged_digest_counts_what_is_mounted_and_nothing_else():
     assert again.digest == alone.digest
 
 
+@pytest.mark.parametrize("broken", [b"", b"[]", b'{"hosts":[{"port":1}]}', b'{"hosts":{}}', b"\xff", b"[" * 100_000])
+def test_a_document_that_somebody_broke_is_passed_over_as_routers_do(broken):
+    listed = egress.allowlist(hosts(("a.example", 443)))
+    assert egress.merged_digest(listed, [broken]) == egress.merged_digest(listed)
+
+
 def test_an_approval_writes_its_own_key_of_its_sandboxs_config_map():
     compiled = egress.render(approve(), effective_at=NOW, expires_at=END, baseline=egress.allowlist([]), siblings={})
     (made,) = compiled.objects
