@@ -83,6 +83,7 @@ class Informer(Generic[Kept]):
         self.synced = asyncio.Event()
         self.seen = float("-inf")
         self.heard = float("-inf")
+        self.doubtful = False
         self.relists = self.reconnects = self.failures = self.events = self.faults = 0
 
     async def run(self) -> None:
@@ -92,7 +93,7 @@ class Informer(Generic[Kept]):
         while True:
             began, events, asked = time.monotonic(), self.events, 0.0
             try:
-                if not listed or began - self.heard > DEAF:
+                if not listed or self.doubtful or began - self.heard > DEAF:
                     await self.relist()
                     listed = True
                 await self.follow()
@@ -114,6 +115,7 @@ class Informer(Generic[Kept]):
     async def relist(self) -> None:
         """Read everything and tell what is different."""
         self.relists += 1
+        self.doubtful = False
         listing = Listing(self.store)
         version = ""
         async with aclosing(self.client.pages(self.kind, **self.scope)) as pages:
@@ -135,6 +137,8 @@ class Informer(Generic[Kept]):
                 self.alive(heard=True)
                 self.events += 1
                 self.tell(self.store.told(event, value))
+                if self.doubtful:
+                    return
 
     def get(self, key: Key) -> Kept | None:
         """Return what is held of an object."""
@@ -157,8 +161,12 @@ class Informer(Generic[Kept]):
         change = self.store.put(value)
         if change is not None and not number(version):
             loop = asyncio.get_running_loop()
-            loop.call_later(SETTLE, lambda: self.tell(self.store.settle(change.key, version)))
+            loop.call_later(SETTLE, self.settle, change.key, version)
         self.tell(change)
+
+    def settle(self, key: Key, version: str) -> None:
+        """List again when the watch did not deliver a write of ours."""
+        self.doubtful = self.store.settle(key, version) or self.doubtful
 
     def __len__(self) -> int:
         return len(self.store.held)
