@@ -17,7 +17,7 @@ from typing import Generic, TypedDict, TypeVar
 from kars.kube import jitter, selector
 from kars.kube.client import Client
 from kars.kube.errors import ApiError, Busy, Gone, Invalid
-from kars.kube.store import Change, Listing, Store, number, version_of
+from kars.kube.store import Change, Listing, Store, number, older, version_of
 from kars.kube.types import Key, Object, Type
 
 Kept = TypeVar("Kept")
@@ -33,8 +33,9 @@ GOOD_STRETCH = 20.0
 NO_WATCH = 1.0
 # Failed watches in a row after which the version itself is suspected.
 SUSPECT = 5
-# Seconds without an event or bookmark after which a watch that seems to work is deaf.
-DEAF = 600.0
+# Seconds without an event or bookmark after which a watch that seems to work is taken for deaf. A kind of which nothing
+# happened since the API server started gets no bookmarks either, so this is what a list of it costs now and then.
+DEAF = 1800.0
 # Seconds over which informers spread the lists that one restart of the API server makes them all do.
 SPREAD = 0.5
 # Seconds that a write's answer stands against a watch whose versions cannot be ordered.
@@ -90,19 +91,22 @@ class Informer(Generic[Kept]):
         """Watch until cancelled; errors are logged, counted and retried with backoff and jitter."""
         listed = False
         bad = 0  # failures in a row
+        broke = False
         while True:
             began, events, asked = time.monotonic(), self.events, 0.0
             try:
-                if not listed or self.doubtful or began - self.heard > DEAF:
+                deaf = began - self.heard > DEAF
+                if not listed or self.doubtful or deaf or (broke and await self.rewound()):
                     await self.relist()
                     listed = True
+                broke = False
                 await self.follow()
                 fine = self.events > events or time.monotonic() - began >= NO_WATCH
             except Gone:
                 listed = fine = False
                 await asyncio.sleep(jitter.between(0, SPREAD))
             except ApiError as error:
-                fine = False
+                fine, broke = False, True
                 self.failures += 1
                 asked = min(error.after or 0.0, LONGEST_ASKED) if isinstance(error, Busy) else 0.0
                 listed = listed and not isinstance(error, Invalid) and bad + 1 < SUSPECT
@@ -126,6 +130,16 @@ class Informer(Generic[Kept]):
         for change in listing.finish(version):
             self.tell(change)
         self.synced.set()
+
+    async def rewound(self) -> bool:
+        """Say whether the server has gone back behind what we saw, as after a restore of its backup.
+
+        Then it would take our version for one of the future, and a watch from there would be silent until it has come.
+        """
+        async with aclosing(self.client.pages(self.kind, page=1, **self.scope)) as pages:
+            async for _, version in pages:
+                return older(version, self.store.position)
+        return False
 
     async def follow(self) -> None:
         """Watch from where we are until the watch ends."""

@@ -181,11 +181,40 @@ def test_a_wait_that_the_server_asks_for_is_kept(tmp_path):
 
 
 def test_a_watch_that_fails_again_and_again_lists_again(tmp_path):
-    script = Script([listed("5"), listed("20", config_map("a", "19"))], [*[(500, status(500))] * module.SUSPECT, HOLD])
+    lists = [*[listed("5")] * module.SUSPECT, listed("20", config_map("a", "19"))]
+    script = Script(lists, [*[(500, status(500))] * module.SUSPECT, HOLD])
 
     async def use(informer, told, server):
         await until(lambda: informer.get(A) == "19")
         assert informer.failures == module.SUSPECT
+
+    follow(script, tmp_path, use)
+
+
+def test_a_server_that_went_back_in_time_is_listed_again(tmp_path):
+    script = Script(
+        [
+            listed("500", config_map("a", "400"), config_map("b", "450")),
+            listed("90"),
+            listed("90", config_map("a", "80")),
+        ],
+        [streamed(cut=True), HOLD],
+    )
+
+    async def use(informer, told, server):
+        await until(lambda: script.versions == ["500", "90"])
+        assert dict(informer.items()) == {A: "80"}
+        assert server.asked[2].query["limit"] == "1"
+
+    follow(script, tmp_path, use)
+
+
+def test_a_watch_that_breaks_goes_on_where_it_was(tmp_path):
+    script = Script([listed("5"), listed("9")], [streamed(cut=True), HOLD])
+
+    async def use(informer, told, server):
+        await until(lambda: script.versions == ["5", "5"])
+        assert informer.relists == 1
 
     follow(script, tmp_path, use)
 
