@@ -40,7 +40,7 @@ guard() {{
   add "$tables" filter -m owner --uid-owner "$agent" -o lo -j ACCEPT
   add "$tables" filter -m owner --uid-owner "$agent" -d "$loopback" -j ACCEPT
   while read -r word server rest; do
-    server=${{server%%%%*}}
+    server=${{server%%%*}}
     if [ "$word" = nameserver ] && [ "$(family "$server")" = "$tables" ]; then
       add "$tables" filter -m owner --uid-owner "$agent" -d "$server" -p udp --dport 53 -j ACCEPT
       add "$tables" filter -m owner --uid-owner "$agent" -d "$server" -p tcp --dport 53 -j ACCEPT
