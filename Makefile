@@ -41,15 +41,19 @@ run: build ## Build, then run a demo model server with the router in front, and 
 	@exec $(BIN)/kars demo
 
 .PHONY: test
-test: test-rust dev lint test-python ## Run every check: Rust tests, linters, Python tests
+test: test-rust dev lint tools test-python ## Run every check: Rust tests, linters, Python tests
 
 .PHONY: test-rust
 test-rust: $(STAMPS)/toolchain ## Run the Rust tests
 	cargo test --locked --workspace
 
 .PHONY: test-python
-test-python: dev $(STAMPS)/toolchain-test ## Run the Python tests
+test-python: dev tools ## Run the Python tests
 	$(BIN)/pytest
+
+.PHONY: tools
+tools: $(STAMPS)/toolchain-test ## Build the control plane that the cluster tests run (minutes, once)
+	@tests/cluster/tools/build >/dev/null
 
 .PHONY: lint
 lint: dev ## Check format, lints, types and floors of both languages

@@ -1,0 +1,40 @@
+"""Fixtures of the tests on a real control plane."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.plane import ControlPlane
+
+MakePlane = Callable[[], ControlPlane]
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """The control plane that tests share; each works in namespaces of its own and leaves the API server running."""
+    running = ControlPlane(tmp_path_factory.mktemp("plane")).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def make_plane(tmp_path: Path) -> Iterator[MakePlane]:
+    """Make control planes of the test's own, to be stopped, paused and killed."""
+    made: list[ControlPlane] = []
+
+    def make() -> ControlPlane:
+        made.append(ControlPlane(tmp_path / f"plane-{len(made)}").start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = plane.make_namespace()
+    yield name
+    plane.api.delete(f"/api/v1/namespaces/{name}")
