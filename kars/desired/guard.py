@@ -47,7 +47,8 @@ guard() {{
     fi
   done </etc/resolv.conf
   add "$tables" filter -m owner --uid-owner "$agent" -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
-{accept}  add "$tables" filter -m owner --uid-owner "$agent" -j REJECT 2>/dev/null || true
+{accept}  add "$tables" filter -m owner --uid-owner "$agent" -p tcp -j REJECT --reject-with tcp-reset 2>/dev/null || :
+  add "$tables" filter -m owner --uid-owner "$agent" -j REJECT 2>/dev/null || :
   add "$tables" filter -m owner --uid-owner "$agent" -j DROP
   for users in $others; do
     add "$tables" filter -m owner --uid-owner "$users" -d "$loopback" -j ACCEPT

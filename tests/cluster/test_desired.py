@@ -23,7 +23,9 @@ RUNTIME_CLASS = {
 @pytest.fixture(scope="module")
 def site(plane):
     """The namespace of the resources, and what a cluster for confidential sandboxes has."""
-    plane.api.apply(f"/api/v1/namespaces/{NAMESPACE}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    plane.api.apply(
+        f"/api/v1/namespaces/{NAMESPACE}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    )
     plane.api.apply("/apis/node.k8s.io/v1/runtimeclasses/kata-vm-isolation", RUNTIME_CLASS)
     return plane
 
@@ -126,7 +128,11 @@ def test_what_others_change_is_noticed_and_put_back(site):
     meddle(lambda value: value["spec"].update(replicas=3))
     meddle(lambda value: pod(value)["initContainers"].reverse())
     meddle(lambda value: pod(value)["containers"][0]["env"].pop(0))
-    meddle(lambda value: pod(value)["containers"][0]["securityContext"].update(privileged=True, allowPrivilegeEscalation=True))
+    meddle(
+        lambda value: pod(value)["containers"][0]["securityContext"].update(
+            privileged=True, allowPrivilegeEscalation=True
+        )
+    )
     meddle(lambda value: pod(value)["containers"][0]["resources"]["limits"].update(cpu="3"))
     meddle(lambda value: pod(value).update(automountServiceAccountToken=True))
     meddle(lambda value: value["metadata"]["labels"].pop(names.PARENT_NAMESPACE))
@@ -147,7 +153,11 @@ def test_a_network_policy_that_was_widened_is_put_back(site):
 def may(site, sandbox, verb, name="", *, namespace=NAMESPACE, group="kars.azure.com", resource="karssandboxes"):
     asked = {"verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace}
     user = f"system:serviceaccount:kars-{sandbox}:sandbox"
-    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": user, "resourceAttributes": asked}}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": asked},
+    }
     return site.api.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)["status"]["allowed"]
 
 
@@ -155,7 +165,13 @@ def test_a_router_may_make_sandboxes_beside_its_own_and_touch_those_it_made_only
     apply(site, plan(facts(sandbox("mother"), children=("child",))))
     site.wait(lambda: may(site, "mother", "create"))
     assert may(site, "mother", "get", "child") and may(site, "mother", "delete", "child")
-    for verb, name in (("get", "other"), ("delete", "other"), ("list", ""), ("update", "child"), ("deletecollection", "")):
+    for verb, name in (
+        ("get", "other"),
+        ("delete", "other"),
+        ("list", ""),
+        ("update", "child"),
+        ("deletecollection", ""),
+    ):
         assert not may(site, "mother", verb, name), verb
     assert not may(site, "mother", "create", namespace="default")
     assert not may(site, "mother", "get", "router-admin-token", namespace="kars-mother", group="", resource="secrets")

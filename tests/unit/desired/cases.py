@@ -17,7 +17,9 @@ NAMESPACE = "team-a"
 UID = "7d1f3a52-1111-4222-8333-444455556666"
 
 
-def sandbox(name: str = "demo", *, kind: str = "OpenClaw", metadata: Mapping[str, Any] = {}, **spec: Any) -> KarsSandbox:
+def sandbox(
+    name: str = "demo", *, kind: str = "OpenClaw", metadata: Mapping[str, Any] = {}, **spec: Any
+) -> KarsSandbox:
     """A valid sandbox; `runtime` members go by their own names, all else is the spec's."""
     runtime = {"kind": kind}
     if kind == "BYO":
@@ -121,7 +123,11 @@ def everything() -> Facts:
             "persistence": {"size": "10Gi", "storageClassName": "fast-ssd", "reclaim": "Retain"},
         },
         memoryRef={"name": "everything-memory"},
-        agent={"instructions": "Be brief.\nName sources.", "tools": ["code_interpreter", "file_search"], "fileIds": ["f-1"]},
+        agent={
+            "instructions": "Be brief.\nName sources.",
+            "tools": ["code_interpreter", "file_search"],
+            "fileIds": ["f-1"],
+        },
         governance={
             "toolPolicyRef": {"name": "kars-default"},
             "trustThreshold": 700,
@@ -132,7 +138,11 @@ def everything() -> Facts:
         azureServices=[{"service": "ai-foundry", "account": "team-a", "permissions": ["inference", "evaluate"]}],
         networkPolicy={
             "egressMode": "Strict",
-            "allowedEndpoints": [{"host": "github.com"}, {"host": "*.example.org", "port": 8080}, {"host": "10.1.2.3", "port": 5432}],
+            "allowedEndpoints": [
+                {"host": "github.com"},
+                {"host": "*.example.org", "port": 8080},
+                {"host": "10.1.2.3", "port": 5432},
+            ],
         },
         resources={"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"cpu": 2, "nvidia.com/gpu": "1"}},
         a2a={"enabled": True, "agentRef": {"name": "card"}},
@@ -159,7 +169,9 @@ def everything() -> Facts:
             router_env={"ROUTER_WORKERS": "2", "SANDBOX_NAME": "another", "RUST_LOG": "info"},
         ),
         model=ModelFacts(deployment="gpt-4.1", prompt_shields=False, daily_tokens=1_000_000, request_tokens=4096),
-        memory=source("karsmemory-everything-memory-binding", owner=("KarsMemory", "everything-memory"), **{"binding.json": "{}"}),
+        memory=source(
+            "karsmemory-everything-memory-binding", owner=("KarsMemory", "everything-memory"), **{"binding.json": "{}"}
+        ),
         mcp=(mcp("search", bearer="SEARCH_TOKEN"), mcp("play.wright")),
         card=source("a2aagent-card-card", owner=("A2AAgent", "card"), **{"agent.json": "{}"}),
         trust=('{"edges": []}', "0123456789abcdef", 2),
@@ -182,20 +194,45 @@ def cases() -> dict[str, Facts]:
     return {
         **{f"runtime-{kind}": least(kind) for kind in VARIANTS if kind != "SemanticKernel"},
         "runtime-LangGraph-typescript": facts(
-            sandbox("graph", kind="LangGraph", runtime={"langGraph": {"language": "typescript", "agentCode": CODE, "entrypoint": ["node", "/sandbox/agent/x.js"]}})
+            sandbox(
+                "graph",
+                kind="LangGraph",
+                runtime={
+                    "langGraph": {
+                        "language": "typescript",
+                        "agentCode": CODE,
+                        "entrypoint": ["node", "/sandbox/agent/x.js"],
+                    }
+                },
+            )
         ),
         "everything": everything(),
         "confidential-suspended": facts(sandbox(sandbox={"isolation": "confidential"}, suspended=True)),
-        "standard-ungoverned": facts(sandbox(sandbox={"isolation": "standard"}, governance={"enabled": False}), tools=None),
+        "standard-ungoverned": facts(
+            sandbox(sandbox={"isolation": "standard"}, governance={"enabled": False}), tools=None
+        ),
         "sre": facts(sre, sre=True, platform=platform(namespace="kars-system")),
         "node-guard": facts(platform=platform(guard="node", spawn=False)),
         "old-cluster": facts(
-            sandbox(kind="PydanticAi", runtime={"pydanticAi": {"agentCode": {"oci": {"image": "registry.example.com/code:3"}}, "pythonVersion": "3.13"}}),
+            sandbox(
+                kind="PydanticAi",
+                runtime={
+                    "pydanticAi": {
+                        "agentCode": {"oci": {"image": "registry.example.com/code:3"}},
+                        "pythonVersion": "3.13",
+                    }
+                },
+            ),
             native_sidecars=False,
             sleep_actions=False,
         ),
         "code-volume": facts(
-            sandbox(kind="OpenAIAgents", runtime={"openaiAgents": {"agentCode": {"oci": {"image": "registry.example.com/code@sha256:" + "b" * 64}}}}),
+            sandbox(
+                kind="OpenAIAgents",
+                runtime={
+                    "openaiAgents": {"agentCode": {"oci": {"image": "registry.example.com/code@sha256:" + "b" * 64}}}
+                },
+            ),
             image_volumes=True,
         ),
         "own-endpoint": facts(
