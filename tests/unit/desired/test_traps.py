@@ -292,3 +292,18 @@ def test_audit_and_budgets_have_a_place_of_their_own_that_the_agent_cannot_fill(
     assert mounts(agent(given))["/sandbox"] == "sandbox-data"
     assert {mounts(router_of(given))[path] for path in ("/var/lib/kars", "/var/log/kars/audit")} == {"router-records"}
     assert volume(given, "router-records") == {"name": "router-records", "emptyDir": {"sizeLimit": "2Gi"}}
+
+
+def test_what_lies_in_the_sandboxes_own_namespace_is_not_copied_onto_itself():
+    given = facts(sandbox("sre", kind="Hermes", metadata={"namespace": "kars-sre"}), sre=True)
+    here = msgspec.structs.replace(given.inference, namespace="kars-sre")
+    found = plan(msgspec.structs.replace(given, inference=here))
+    assert "inferencepolicy-sre-inference-profile" not in [one["metadata"]["name"] for one in found]
+
+
+def test_facts_show_no_secret_when_they_are_printed():
+    given = facts(
+        credentials=keys(OPENAI_API_KEY="very-secret"), new_tokens={"gateway-token": "also-secret"}, mcp=(mcp("a"),)
+    )
+    assert "secret" not in repr(given) and "dmVyeS1" not in repr(given)
+    assert "dmVyeS1" not in repr(given.credentials) and "c2VlZA" not in repr(given.mcp)
