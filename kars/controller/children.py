@@ -23,6 +23,10 @@ class Children:
         """Return what stands, pruned to what a plan can say: metadata, spec, data; of a Secret, digests of its data."""
         raise NotImplementedError
 
+    def find_all(self, kind: Type, *, namespace: str = "") -> list[tuple[Key, Object]]:
+        """Return every object of a kind that we made, of one namespace or of all."""
+        raise NotImplementedError
+
     async def bring(self, wanted: Sequence[Object], *, manager: str) -> Brought:
         """Apply in order what does not stand as wanted; what does costs nothing."""
         raise NotImplementedError

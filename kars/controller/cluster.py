@@ -50,7 +50,7 @@ class Cluster:
         """Return who may sign, as last seen; `Refused` with SignerPolicyMalformed when that cannot be read."""
         raise NotImplementedError
 
-    async def write_status(self, resource: Resource, status: Mapping[str, Any]) -> bool:
+    async def write_status(self, resource: Resource, status: Mapping[str, Any], *, manager: str = "") -> bool:
         """Write the status when it differs from what is there, in anything but the times of unchanged conditions.
 
         `status` is the whole status as the API has it; a member that is not in it is removed. A resource that is gone
