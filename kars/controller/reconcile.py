@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
-from kars.controller.cluster import Cluster
 from kars.kube.types import Key
 from kars.model.base import Resource
+
+if TYPE_CHECKING:
+    from kars.controller.cluster import Cluster
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -37,9 +39,16 @@ class Reconciler(Protocol):
         ...
 
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
-        """Take down what it made; true when that is done and the finalizer may go."""
+        """Take down what it made; true when that is done and the finalizer may go.
+
+        Of a resource that is not valid there is `metadata` only; touching its spec is an AttributeError, which counts
+        as a failure.
+        """
         ...
 
     def touched(self, kind: str, key: Key, cluster: Cluster) -> Iterable[Key]:
-        """Which resources of this kind to look at again because another object (of `kind`, ours or built in) changed."""
+        """Which resources of this kind to look at again because another object (of `kind`, ours or built in) changed.
+
+        `kind` may be the reconciler's own: then `key` itself is looked at anyway, and this names its siblings.
+        """
         ...

@@ -6,7 +6,9 @@ right is a `SettingsError` that names the variable.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -79,6 +81,37 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     api_server_host: str = "10.96.0.1"
     api_server_port: int = 443
     state_dir: str = ""
+    log_level: str = "info"
+
+
+def from_environment(env: Mapping[str, str]) -> Controller:
+    """Build the settings of a process from its variables; `SettingsError` names the one that is wrong."""
+    from kars.settings import variables
+
+    found = variables.read(env)
+    platform: dict[str, Any] = {}
+    process: dict[str, Any] = {}
+    images = Platform().runtime_images
+    for field, value in found.items():
+        part, _, attribute = field.partition(".")
+        if part != "platform":
+            process[field] = value
+        elif attribute.startswith("runtime_images."):
+            images[attribute.removeprefix("runtime_images.")] = value
+        else:
+            platform[attribute] = value
+    platform.setdefault("content_safety_endpoint", platform.get("foundry_endpoint", ""))
+    platform.setdefault("namespace", process.get("namespace", Platform().namespace))
+    process.setdefault("identity", identity(env))
+    made = Platform(**platform, runtime_images=images, sandbox_image=images["OpenClaw"])
+    return Controller(**process, platform=made)
+
+
+def identity(env: Mapping[str, str]) -> str:
+    """Return a name that no other running controller has: in a pod the host's, elsewhere with the process's number."""
+    host = env.get("HOSTNAME", "").strip() or "kars-controller"
+    in_pod = host != "kars-controller" and bool(env.get("KUBERNETES_SERVICE_HOST", "").strip())
+    return host if in_pod else f"{host}-{os.getpid()}"
 
 
 def truth(env: Mapping[str, str], name: str, *, default: bool) -> bool:
