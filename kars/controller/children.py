@@ -67,10 +67,6 @@ class Children:
         items = self.informers[kind.kind].items()
         return [(key, unpack(found)) for key, found in items if namespace in {"", key.namespace}]
 
-    def find_all(self, kind: Type, *, namespace: str = "") -> list[tuple[Key, Object]]:
-        """Return every object of a kind that we made, of one namespace or of all."""
-        raise NotImplementedError
-
     async def bring(self, wanted: Sequence[Object], *, manager: str) -> Brought:
         """Apply in order what does not stand as wanted; what does costs nothing.
 
