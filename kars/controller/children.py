@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from kars.controller.held import PARENT_NAMESPACE, SANDBOX, STAMP, Held, Packer
+from kars.controller.held import Held, Packer, owner_of
 from kars.controller.reconcile import Temporary
-from kars.desired import match
+from kars.desired import match, names
 from kars.errors import FailureError
 from kars.kube import types
 from kars.kube.client import Client
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 # A namespace takes seconds to go, and as long as its slowest finalizer.
 TERMINATING_PAUSE = 5.0
 # What identifies a namespace as one sandbox's own; it is created with these before anything else is applied.
-IDENTITY = (SANDBOX, PARENT_NAMESPACE)
+IDENTITY = (names.SANDBOX, names.PARENT_NAMESPACE)
 IMMUTABLE = re.compile(r"immutable|may not be changed|cannot be changed|is forbidden after creation")
 
 
@@ -99,7 +99,7 @@ class Children:
 
     def stands(self, value: Object, found: Held, kind: Type) -> bool:
         """Whether an object is as planned. That is found out once for each state of it."""
-        stamp = stamp_of(value)
+        stamp = match.stamp_of(value)
         if found.deleting or not stamp or stamp != found.stamp:
             return False
         if found.checked == stamp:
@@ -116,7 +116,7 @@ class Children:
         """
         found = self.informers[kind.kind].get(key)
         version = answer["metadata"].get("uid", "")
-        stamp = stamp_of(value)
+        stamp = match.stamp_of(value)
         if found is None or found.uid != version or found.stamp != stamp or found.checked == stamp:
             return
         if not match.stands(value, self.packers[kind.kind].unpack(found)):
@@ -150,7 +150,7 @@ class Children:
         It is created, not applied, so that one that exists is never taken over by force.
         """
         labels = value["metadata"].get("labels") or {}
-        owner = f"{labels.get(PARENT_NAMESPACE, '')}/{labels.get(SANDBOX, '')}"
+        owner = owner_of(labels)
         if found is not None:
             refuse_foreign(value, found.owner, owner, deleting=found.deleting)
             return 0
@@ -160,8 +160,7 @@ class Children:
             await self.client.create(bare)
         except Conflict:
             there = await self.client.get(types.NAMESPACE, types.key(value))
-            bears = there["metadata"].get("labels") or {}
-            has = f"{bears.get(PARENT_NAMESPACE, '')}/{bears.get(SANDBOX, '')}"
+            has = owner_of(there["metadata"].get("labels") or {})
             refuse_foreign(value, has, owner, deleting="deletionTimestamp" in there["metadata"])
             return 2
         return 1
@@ -182,12 +181,6 @@ class Children:
             return False  # another one by now, which is not what was to be removed
 
 
-def stamp_of(value: Object) -> str:
-    """Return the digest of the plan that an object bears."""
-    stamp: str = (value["metadata"].get("annotations") or {}).get(STAMP, "")
-    return stamp
-
-
 def refuse_foreign(value: Object, has: str, owner: str, *, deleting: bool) -> None:
     """Raise unless a namespace bears the labels of this sandbox and stays."""
     name = value["metadata"]["name"]
@@ -195,7 +188,7 @@ def refuse_foreign(value: Object, has: str, owner: str, *, deleting: bool) -> No
         namespace, _, sandbox = owner.partition("/")
         raise NotOurs(
             f"namespace {name} is there and not labelled as this sandbox's",
-            hint=f"to hand it over, label it {PARENT_NAMESPACE}={namespace} and {SANDBOX}={sandbox}",
+            hint=f"to hand it over, label it {names.PARENT_NAMESPACE}={namespace} and {names.SANDBOX}={sandbox}",
         )
     if deleting:
         raise Temporary(f"namespace {name} is going", delay=TERMINATING_PAUSE)

@@ -20,6 +20,7 @@ from kars.controller.children import Children
 from kars.controller.echo import Echo
 from kars.controller.held import Held, Packer, Pod
 from kars.controller.metrics import Metrics
+from kars.desired import names
 from kars.errors import ResourceError
 from kars.kube import types
 from kars.kube.client import Client
@@ -38,8 +39,8 @@ Listener = Callable[[str, Key, bool], None]
 
 log = logging.getLogger(__name__)
 
-MANAGED = "app.kubernetes.io/managed-by=kars-controller"
-PODS = "kars.azure.com/component=sandbox"
+MANAGED = f"{names.MANAGED_BY}={names.CONTROLLER}"
+PODS = f"{names.COMPONENT}=sandbox"
 SIGNER_POLICY = "kars-signer-policy"
 # Kinds of objects that the controller makes, and so watches.
 CHILDREN = (
@@ -155,16 +156,15 @@ class Cluster:
         platform = self.settings.platform
         names = [
             (types.CONFIG_MAP, SIGNER_POLICY),
-            (types.CONFIG_MAP, getattr(platform, "blocklist_config_map", "")),
+            (types.CONFIG_MAP, platform.blocklist_config_map),
             (types.SECRET, platform.credentials_secret),
         ]
 
         def watch(kind: types.Type, name: str) -> Informer[Object]:
-            secret = kind is types.SECRET
             return Informer(
                 self.client,
                 kind,
-                keep=lambda value: held.prune(value, secret=secret),
+                keep=held.prune,
                 changed=lambda key, before, after: self.tell(kind.kind, key) if before != after else None,
                 namespace=self.settings.namespace,
                 fields=f"metadata.name={name}",
@@ -265,14 +265,14 @@ class Cluster:
 
     def owns(self, sandbox: Key) -> bool:
         """Whether the namespace of a sandbox's objects stands and is labelled as this sandbox's own."""
-        namespace = self.made["Namespace"].get(Key("", f"kars-{sandbox.name}"))
+        namespace = self.made["Namespace"].get(Key("", names.namespace(sandbox.name)))
         return namespace is not None and namespace.owner == f"{sandbox.namespace}/{sandbox.name}"
 
     def pods(self, sandbox: Key) -> tuple[Pod, ...]:
         """Return the pods of a sandbox; none while its namespace is not its own."""
         if not self.owns(sandbox):
             return ()
-        pods = self.pods_by_namespace.get(f"kars-{sandbox.name}", {}).values()
+        pods = self.pods_by_namespace.get(names.namespace(sandbox.name), {}).values()
         return tuple(pod for pod in pods if pod.sandbox == sandbox.name)
 
     def config_map(self, name: str) -> Object | None:

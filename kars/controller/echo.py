@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kars.controller.held import Pod
+from kars.desired import names
 from kars.kube.types import Key, Object
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 ROUTER_PORT = 8443
 PATH = "/internal/policy-status"
-TOKEN_SECRET = "router-admin-token"  # noqa: S105 - a name
 # Questions under way at once: enough to hide a slow pod, few enough for one process's sockets.
 AT_ONCE = 64
 # Seconds from connecting to the last byte (spec 6.3).
@@ -137,7 +137,7 @@ class Echo:
             return Heard(sandbox, error="no pod is ready")
         token = await self.token(sandbox)
         if not token:
-            return Heard(sandbox, error=f"there is no Secret {TOKEN_SECRET} yet")
+            return Heard(sandbox, error=f"there is no Secret {names.ADMIN_TOKEN} yet")
         answers = await asyncio.gather(*(self.ask_pod(pod, token) for pod in pods))
         errors = [
             f"pod {pod.key.name}: {answer}"
@@ -149,7 +149,7 @@ class Echo:
 
     async def token(self, sandbox: Key) -> str:
         """Return the bearer token of a sandbox's routers; empty when there is none."""
-        secret = await self.secret(Key(f"kars-{sandbox.name}", TOKEN_SECRET))
+        secret = await self.secret(Key(names.namespace(sandbox.name), names.ADMIN_TOKEN))
         data = (secret or {}).get("data") or {}
         try:
             return base64.b64decode(data.get("token", ""), validate=True).decode("ascii").strip()

@@ -6,8 +6,6 @@ deflated against the first one of its kind, and long texts of ConfigMaps (polici
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import zlib
 from collections.abc import Mapping
@@ -16,14 +14,13 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from kars.desired import match, names
 from kars.kube.types import Key, Object, Type
 
 # The window of deflate: no more of a dictionary is ever looked at.
 WINDOW = 1 << 15
 # ConfigMap values from here on are kept apart, once for every object that has the same.
 LONG = 512
-# What a plan can say of an object lies in these members.
-SAID = ("spec", "data", "binaryData", "type", "immutable", "roleRef", "subjects", "rules")
 # Numbers of a status that someone asks for.
 NUMBERS = frozenset(
     {
@@ -42,10 +39,7 @@ NUMBERS = frozenset(
         "phase",
     }
 )
-STAMP = "kars.azure.com/desired"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-SANDBOX = "kars.azure.com/sandbox"
-PARENT_NAMESPACE = "kars.azure.com/parent-namespace"
 
 encode = msgspec.json.Encoder(order="sorted").encode
 decode = msgspec.json.Decoder().decode
@@ -85,7 +79,8 @@ class Packer:
     def pack(self, value: Object) -> Held:
         """Keep an object."""
         metadata = value["metadata"]
-        body = prune(value, secret=self.kind.kind == "Secret")
+        body = prune(value)
+        del body["apiVersion"], body["kind"]
         texts = self.take_texts(body)
         raw = encode(body)
         if not self.dictionary:
@@ -96,9 +91,9 @@ class Packer:
             body=packer.compress(raw) + packer.flush(),
             texts=texts,
             status=numbers(value.get("status")),
-            stamp=(metadata.get("annotations") or {}).get(STAMP, ""),
+            stamp=match.stamp_of(value),
             uid=metadata.get("uid", ""),
-            owner=f"{labels.get(PARENT_NAMESPACE, '')}/{labels.get(SANDBOX, '')}",
+            owner=owner_of(labels),
             deleting="deletionTimestamp" in metadata,
         )
 
@@ -130,6 +125,11 @@ class Packer:
         return value
 
 
+def owner_of(labels: Mapping[str, str]) -> str:
+    """Return namespace and name of the sandbox that an object is labelled as one of."""
+    return f"{labels.get(names.PARENT_NAMESPACE, '')}/{labels.get(names.SANDBOX, '')}"
+
+
 def inherit(before: Held | None, after: Held | None) -> None:
     """Carry over that an object was found as planned, when only its status changed."""
     if before is None or after is None or before.uid != after.uid or after.checked:
@@ -138,40 +138,16 @@ def inherit(before: Held | None, after: Held | None) -> None:
         after.checked = before.checked
 
 
-def prune(value: Object, *, secret: bool) -> Object:
-    """Return what a plan can say of an object, without its status; of a Secret, digests instead of its data."""
-    metadata = value["metadata"]
-    kept: Object = {
-        "metadata": {
-            name: metadata[name]
-            for name in ("name", "namespace", "uid", "labels", "ownerReferences", "finalizers", "deletionTimestamp")
-            if metadata.get(name)
-        }
-    }
-    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != LAST_APPLIED}
-    if annotations:
-        kept["metadata"]["annotations"] = annotations
-    for name in SAID:
-        if name in value and not (secret and name == "data"):
-            kept[name] = value[name]
-    if "automountServiceAccountToken" in value:
-        kept["automountServiceAccountToken"] = value["automountServiceAccountToken"]
-    if secret:
-        kept["digests"] = digests(value.get("data") or {})
+def prune(value: Object) -> Object:
+    """Return what a plan can say of an object; of a Secret, digests instead of its data.
+
+    The version is not part of it: it changes with every status, and nothing that is held says what was written.
+    """
+    kept = match.pruned(value)
+    metadata = kept["metadata"] = {name: one for name, one in kept["metadata"].items() if name != "resourceVersion"}
+    if LAST_APPLIED in (metadata.get("annotations") or {}):
+        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != LAST_APPLIED}
     return kept
-
-
-def digests(data: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 (hexadecimal) of each value of a Secret, decoded from its base64."""
-    return {name: hashlib.sha256(raw(text)).hexdigest() for name, text in data.items()}
-
-
-def raw(text: str) -> bytes:
-    """Decode a value of a Secret; what is no base64 (no API server sends that) counts as it is."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return text.encode()
 
 
 def numbers(status: Any) -> bytes:  # noqa: ANN401 - of any kind
@@ -206,18 +182,17 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
 
 # Longest text of a kubelet's message that is kept; the rest is repetition.
 LONGEST_MESSAGE = 512
-ROUTER = "inference-router"
 
 
 def keep_pod(value: Object) -> Pod:
     """Keep a pod."""
     metadata, status = value["metadata"], value.get("status") or {}
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    router: Mapping[str, Any] = next((one for one in containers if one.get("name") == ROUTER), {})
+    router: Mapping[str, Any] = next((one for one in containers if one.get("name") == names.ROUTER), {})
     reason, message = trouble(status, containers)
     return Pod(
         key=Key(metadata.get("namespace", ""), metadata["name"]),
-        sandbox=(metadata.get("labels") or {}).get(SANDBOX, ""),
+        sandbox=(metadata.get("labels") or {}).get(names.SANDBOX, ""),
         ip=status.get("podIP", ""),
         ready=any(one.get("type") == "Ready" and one.get("status") == "True" for one in status.get("conditions") or ()),
         phase=status.get("phase", ""),

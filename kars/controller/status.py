@@ -15,16 +15,15 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from kars.desired import names
 from kars.kube.types import Object
 from kars.model.base import Resource
 from kars.model.decode import bare
 
 # Field managers of our own begin so; `unknown` is what an API server calls a client without a name, such as an earlier
 # controller that wrote whole statuses by merge patch. What only that one owns is nobody's any more.
-OURS = "kars-controller"
+OURS = names.CONTROLLER
 NOBODY = "unknown"
-# Kinds whose manager is not called after them (spec: the names of the reference, kept for upgrades).
-MANAGERS = {"McpServer": "mcp", "KarsSREAction": "kars-sre-action", "KarsPairing": "pairing"}
 # Members that say when something was last looked at: no reason to write by themselves.
 LOOKED_AT = re.compile(r"last(Compiled|Reconciled|Probed)At\Z")
 # Distinct sets of owned members that are kept once for all; kinds times ways of their statuses are far fewer.
@@ -35,7 +34,7 @@ Owners = tuple[tuple[str, frozenset[str]], ...]
 
 def manager(kind: str) -> str:
     """Return the field manager that a kind's status and finalizer are written by."""
-    return f"{OURS}/{MANAGERS.get(kind, kind.lower())}"
+    return names.MANAGERS.get(kind, f"{OURS}/{kind.lower()}")
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -60,6 +60,29 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     require_signed_images: bool = False
     # The controller's own namespace: sandboxes let its pods in.
     namespace: str = "kars-system"
+    # Who keeps the agent's packets in: `init`, a container with NET_ADMIN before all others, or `node`, something on
+    # the node (a CNI chain or a DaemonSet), so that the pod meets the restricted pod security standard.
+    guard: Literal["init", "node"] = "init"
+    # Image with sh, iptables and ip6tables; empty for the sandbox image.
+    guard_image: str = ""
+    # Image with sh and git, for agentCode.git; empty for the sandbox image.
+    git_image: str = ""
+    # Whether routers may make sandboxes of their own (subject to the tool policy).
+    spawn: bool = True
+    # A namespace that may scrape the routers' metrics; empty for none.
+    monitoring_namespace: str = ""
+    # Addresses or networks of name servers outside kube-system (a node-local cache, an AKS virtual IP).
+    dns_addresses: tuple[str, ...] = ()
+    # Private networks that routers may reach on 443 (private endpoints of model servers).
+    private_networks: tuple[str, ...] = ()
+    # A ConfigMap of the controller's namespace with a blocklist in domains.txt; empty for the routers' own feeds alone.
+    blocklist_config_map: str = ""
+    router_requests: dict[str, str] = msgspec.field(default_factory=lambda: {"cpu": "100m", "memory": "64Mi"})
+    router_limits: dict[str, str] = msgspec.field(default_factory=lambda: {"cpu": "500m", "memory": "256Mi"})
+    # Size of a claim that keeps the router's budgets and audit log over pods; empty: they go with the pod.
+    router_storage: str = ""
+    # The pod's grace period in seconds, agent and router together.
+    termination_grace: int = 60
 
 
 class Controller(msgspec.Struct, frozen=True, kw_only=True):

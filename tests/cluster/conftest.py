@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.kubelet import Kubelet
 from tests.cluster.plane import ControlPlane
 
 MakePlane = Callable[[], ControlPlane]
+MakeKubelet = Callable[..., Kubelet]
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,17 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
     name = plane.make_namespace()
     yield name
     plane.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def make_kubelet(plane: ControlPlane) -> Iterator[MakeKubelet]:
+    """Make nodes that run routers as processes, for namespaces that the test names (see `ControlPlane.kubelet`)."""
+    made: list[Kubelet] = []
+
+    def make(*namespaces: str, **settings: object) -> Kubelet:
+        made.append(plane.kubelet(*namespaces, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        plane.retire(one)
