@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kars.artifacts.fetch import Refused
+from kars.artifacts.refused import Refused
 from kars.controller.cluster import Cluster
 from kars.controller.policies import jobs, status
 from kars.controller.policies.publisher import Publisher, Unwritten, where

@@ -1,4 +1,4 @@
-"""KarsPairing: a pairing's time. Whom it is bound to is for the mesh to say, which is no part of this controller yet."""
+"""KarsPairing: a pairing's time. Whom it is bound to is for the mesh to say, and this controller has none."""
 
 from __future__ import annotations
 

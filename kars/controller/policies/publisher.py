@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kars.artifacts.fetch import Refused
+from kars.artifacts.refused import Refused
 from kars.controller.cluster import Cluster
 from kars.controller.policies import referrers, status
 from kars.controller.policies.confirmation import Confirmations, Poll

@@ -70,6 +70,6 @@ async def patch_image(client: Client, key: Key, params: ActionParams) -> None:
 async def delete_pod(client: Client, key: Key, approved: datetime) -> None:
     """Delete a pod; one that is younger than the approval is another one of that name."""
     found = await client.get(POD, key)
-    made = datetime.fromisoformat(found["metadata"]["creationTimestamp"].replace("Z", "+00:00")).astimezone(UTC)
+    made = datetime.fromisoformat(found["metadata"]["creationTimestamp"]).astimezone(UTC)
     if made < approved:
         await client.delete(POD, key, uid=found["metadata"]["uid"])

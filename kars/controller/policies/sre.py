@@ -5,9 +5,9 @@
     Rejected     Failed      Failed   (and Recovered after all, within half an hour)
     Expired
 
-The controller does none of it as itself. It binds the account `kars-sre/sre-writer` to the ClusterRole of the action, in
-the namespace of the action only, asks for a token of that account that ends with the action, acts with that, and takes
-the binding away again whatever happens. Without the account nothing is done.
+The controller does none of it as itself. It binds the account `kars-sre/sre-writer` to the ClusterRole of the action,
+in the namespace of the action only, asks for a token of that account that ends by itself, acts with that, and takes the
+binding away again whatever happens. Without the account nothing is done.
 
 Once an action ended it goes after an hour, and an event says so before.
 """
@@ -25,7 +25,7 @@ from kars.controller.cluster import Cluster
 from kars.controller.policies import repairs, status
 from kars.controller.policies.publisher import where
 from kars.controller.reconcile import Done
-from kars.desired.conditions import Standing, say
+from kars.desired.conditions import Standing, Status, say
 from kars.kube import types
 from kars.kube.client import Client
 from kars.kube.errors import ApiError, Conflict, Forbidden
@@ -174,9 +174,7 @@ class Actions:
         await cluster.client.delete(types.custom(KarsSREAction), where(resource), uid=resource.metadata.uid)
         return Done()
 
-    async def end(
-        self, resource: KarsSREAction, cluster: Cluster, phase: str, reason: str, message: str
-    ) -> Done:
+    async def end(self, resource: KarsSREAction, cluster: Cluster, phase: str, reason: str, message: str) -> Done:
         """Say how it ended."""
         standing = ending(resource, phase, reason, message)
         await self.write(resource, standing, {}, cluster)
@@ -184,12 +182,10 @@ class Actions:
         late = phase == "Failed" and "appliedAt" in status.members(resource)
         return Done(after=LATE_LOOK if late else KEPT.total_seconds())
 
-    async def write(
-        self, resource: KarsSREAction, standing: Standing, more: dict[str, Any], cluster: Cluster
-    ) -> None:
+    async def write(self, resource: KarsSREAction, standing: Standing, more: dict[str, Any], cluster: Cluster) -> None:
         """Write the status; what it did and when stays."""
         before = status.members(resource)
-        kept = {name: before[name] for name in ("appliedAt", "writerCrbName") if name in before}
+        kept: dict[str, Any] = {name: before[name] for name in ("appliedAt", "writerCrbName") if name in before}
         await cluster.write_status(resource, status.of(resource, standing, {**kept, **more}, now=cluster.now()))
 
     def tell(self, resource: KarsSREAction, cluster: Cluster, reason: str, note: str) -> None:
@@ -259,7 +255,7 @@ def last_seen(event: Object) -> datetime:
 
 def progress(phase: str, *, approved: bool, executed: bool | None, message: str) -> Standing:
     """Say how far it is."""
-    done = "Unknown" if executed is None else "True" if executed else "False"
+    done: Status | bool = "Unknown" if executed is None else executed
     return Standing(
         phase=phase,
         conditions=(
