@@ -8,13 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from kars.artifacts import signers
-from kars.artifacts.fetch import Artifacts
-from kars.artifacts.signers import SignerPolicy
 from kars.controller import held, status
 from kars.controller.children import Children
 from kars.controller.echo import Echo
@@ -32,6 +29,10 @@ from kars.model.base import API_VERSION, Metadata, Resource
 from kars.model.decode import parse
 from kars.model.kinds import KINDS
 from kars.settings.controller import Controller
+
+if TYPE_CHECKING:
+    from kars.artifacts.fetch import Artifacts
+    from kars.artifacts.signers import SignerPolicy
 
 Kind = TypeVar("Kind", bound=Resource)
 # Called with the kind's name, where the object is, and whether nothing but its status changed.
@@ -95,7 +96,7 @@ class Cluster:
         self.settings = settings
         self.recorder = recorder
         self.metrics = metrics
-        self.artifacts = Artifacts() if artifacts is None else artifacts
+        self.given_artifacts = artifacts
         self.now: Callable[[], datetime] = now or utc_now
         self.listeners: list[Listener] = []
         self.known_owners: dict[status.Owners, status.Owners] = {}
@@ -122,7 +123,17 @@ class Cluster:
     async def close(self) -> None:
         """Close connections to routers and registries."""
         await self.echo.close()
-        await self.artifacts.close()
+        if self.given_artifacts is not None:
+            await self.given_artifacts.close()
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What fetches signed artifacts; made, and its libraries loaded, when one is named for the first time."""
+        if self.given_artifacts is None:
+            from kars.artifacts.fetch import Artifacts
+
+            self.given_artifacts = Artifacts()
+        return self.given_artifacts
 
     # --- what is watched
 
@@ -285,10 +296,12 @@ class Cluster:
 
         `Refused` with SignerPolicyMalformed when the ConfigMap is none; the variables do not stand in for it then.
         """
+        from kars.artifacts import signers
+
         found = self.config_map(SIGNER_POLICY)
         if found is not None:
             return signers.read(found.get("data") or {})
-        return SignerPolicy(issuers=self.settings.signer_issuers, subjects=self.settings.signer_subjects)
+        return signers.SignerPolicy(issuers=self.settings.signer_issuers, subjects=self.settings.signer_subjects)
 
     async def read_secret(self, key: Key) -> Object | None:
         """Return a Secret of ours, or the credentials' one, with its data (base64); None when there is none.
