@@ -7,17 +7,9 @@ import pytest
 from nacl.signing import SigningKey
 
 from kars.controller import policies
-from kars.model.kinds import KINDS
 from tests.cluster.api import ApiError
 from tests.cluster.controlling import Running, install_crds
-
-GROUP = "kars.azure.com"
-
-
-def where(kind, namespace="", name=""):
-    """The path of a collection or an object of ours."""
-    place = f"namespaces/{namespace}/" if namespace else ""
-    return f"/apis/{GROUP}/v1alpha1/{place}{KINDS[kind].NAMES.plural}" + (f"/{name}" if name else "")
+from tests.cluster.world import GROUP, World
 
 
 @pytest.fixture(scope="session")
@@ -37,62 +29,6 @@ def controller(kars_plane, home):
     """A controller with every reconciler but the sandboxes'."""
     with Running(kars_plane, policies.reconcilers(), namespace=home) as running:
         yield running
-
-
-class World:
-    """One namespace, seen as a person sees it."""
-
-    def __init__(self, plane, namespace):
-        self.plane = plane
-        self.namespace = namespace
-
-    def create(self, kind, name, spec, *, annotations=None):
-        space = self.namespace if KINDS[kind].NAMES.namespaced else ""
-        metadata = {"name": name, "annotations": annotations or {}}
-        return self.plane.api.create(
-            where(kind, space), {"apiVersion": f"{GROUP}/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
-        )
-
-    def path(self, kind, name):
-        return where(kind, self.namespace if KINDS[kind].NAMES.namespaced else "", name)
-
-    def get(self, kind, name):
-        return self.plane.api.find(self.path(kind, name))
-
-    def merge(self, kind, name, patch):
-        return self.plane.api.merge(self.path(kind, name), patch)
-
-    def delete(self, kind, name):
-        return self.plane.api.delete(self.path(kind, name))
-
-    def status(self, kind, name):
-        return (self.get(kind, name) or {}).get("status") or {}
-
-    def condition(self, kind, name, type="Ready"):
-        found = self.status(kind, name).get("conditions", ())
-        return next((one for one in found if one["type"] == type), None)
-
-    def reaches(self, kind, name, phase, reason, seconds=20.0):
-        """Wait for a phase and a reason of Ready; the status."""
-
-        def there():
-            ready = self.condition(kind, name)
-            return ready and (self.status(kind, name).get("phase"), ready["reason"]) == (phase, reason)
-
-        try:
-            self.plane.wait(there, seconds, what=f"{kind} {name} {phase}/{reason}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{json.dumps(self.status(kind, name), indent=1)}") from None
-        return self.status(kind, name)
-
-    def config_map(self, name, namespace=""):
-        return self.plane.api.find(f"/api/v1/namespaces/{namespace or self.namespace}/configmaps/{name}")
-
-    def wait_config_map(self, name, namespace=""):
-        return self.plane.wait(lambda: self.config_map(name, namespace), what=f"the ConfigMap {name}")
-
-    def wait_gone(self, kind, name, seconds=20.0):
-        self.plane.wait(lambda: self.get(kind, name) is None, seconds, what=f"the end of {kind} {name}")
 
 
 @pytest.fixture
@@ -155,9 +91,7 @@ def test_an_agent_card_is_published_and_ready(world):
 
 def test_an_invalid_agent_card_is_refused_at_admission(world):
     with pytest.raises(ApiError) as error:
-        world.create(
-            "A2AAgent", "bad", {"endpointUrl": "http://clerk:8080", "productionMode": True, "signingKeys": []}
-        )
+        world.create("A2AAgent", "bad", {"endpointUrl": "http://clerk:8080", "productionMode": True, "signingKeys": []})
     assert error.value.status == 422
 
 
@@ -224,9 +158,7 @@ def test_a_changed_tool_policy_reaches_its_config_map_and_goes_with_it(world):
     world.plane.wait(
         lambda: world.config_map("toolpolicy-changing-profile")["data"]["agt-profile.yaml"].endswith("# more\n")
     )
-    world.plane.wait(
-        lambda: world.status("ToolPolicy", "changing")["agtProfileDigest"] != before["agtProfileDigest"]
-    )
+    world.plane.wait(lambda: world.status("ToolPolicy", "changing")["agtProfileDigest"] != before["agtProfileDigest"])
     world.delete("ToolPolicy", "changing")
     world.wait_gone("ToolPolicy", "changing")
     assert world.config_map("toolpolicy-changing-profile") is None
@@ -249,7 +181,9 @@ def test_an_evaluation_runs_when_asked_and_by_schedule(world):
     spec = {"corpus": {"builtin": "egress-known-bad"}, "targetSandboxRef": {"name": "demo"}}
     made = world.create("KarsEval", "runs", spec, annotations={f"{GROUP}/run-now": "true"})
     (job,) = world.plane.wait(lambda: jobs(world), 30, what="a Job")
-    world.plane.wait(lambda: f"{GROUP}/run-now" not in (world.get("KarsEval", "runs")["metadata"].get("annotations") or {}))
+    world.plane.wait(
+        lambda: f"{GROUP}/run-now" not in (world.get("KarsEval", "runs")["metadata"].get("annotations") or {})
+    )
     owner = {"kind": "KarsEval", "name": "runs", "uid": made["metadata"]["uid"], "controller": True}
     assert owner.items() <= job["metadata"]["ownerReferences"][0].items()
     assert job["metadata"]["labels"][f"{GROUP}/karseval-trigger"] == "run-now"
@@ -302,6 +236,8 @@ def test_the_token_sidecar_is_told_its_variables_which_go_with_the_configuration
         made = world.config_map("kars-auth-sidecar-env", home)
         assert made["data"]["AzureAd__TenantId"] == "t"
         assert made["metadata"]["annotations"][f"{GROUP}/blueprint-client-id"] == "c"
+        # It has no finalizer: the garbage collector takes what it made.
+        (owner,) = made["metadata"]["ownerReferences"]
+        assert owner["uid"] == world.get("KarsAuthConfig", "default")["metadata"]["uid"]
     finally:
         world.delete("KarsAuthConfig", "default")
-    world.plane.wait(lambda: world.config_map("kars-auth-sidecar-env", home) is None, what="its end")
