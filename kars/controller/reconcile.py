@@ -33,12 +33,12 @@ class Reconciler(Protocol):
 
     @property
     def kind(self) -> type[Resource]:
-        """The kind."""
+        """The kind that it reconciles."""
         ...
 
     @property
     def finalizer(self) -> str:
-        """The finalizer; empty: none is set, `finalize` is never called."""
+        """What keeps a resource until `finalize` is done; empty: none is set, and `finalize` is never called."""
         ...
 
     async def reconcile(self, resource: Resource, cluster: Cluster) -> Done:

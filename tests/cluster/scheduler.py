@@ -64,5 +64,5 @@ class Scheduler:
 
 def is_ready(node: Object) -> bool:
     """Whether a node says that it is ready."""
-    conditions = node.get("status", {}).get("conditions", [])
+    conditions = node.get("status", {}).get("conditions") or []
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

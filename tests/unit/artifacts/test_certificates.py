@@ -88,7 +88,12 @@ def test_an_address_pattern_is_for_addresses_only(world, roots):
     url = "https://github.com/evil/x/.github/workflows/a.yml@example.com"
     failed(world.bundle(DIGEST, subject=url), roots, reason="IdentityMismatch", signers=signers)
     for pattern in ("re:.*@example\\.com", "re:.+"):
-        failed(world.bundle(DIGEST, subject=url), roots, reason="IdentityMismatch", signers=SignerPolicy((GITHUB,), (pattern,)))
+        failed(
+            world.bundle(DIGEST, subject=url),
+            roots,
+            reason="IdentityMismatch",
+            signers=SignerPolicy((GITHUB,), (pattern,)),
+        )
 
 
 def test_refuses_a_certificate_with_two_subjects_or_an_unusual_one(world, roots):
@@ -123,7 +128,9 @@ def test_refuses_a_statement_about_something_else(world, roots):
     failed(world.bundle(DIGEST, manifest=b"another manifest"), roots, "digest|Signature")
     attestation = sigstore.statement(DIGEST, predicate="https://slsa.dev/provenance/v1")
     failed(world.bundle(DIGEST, signed=attestation), roots, "no signature")
-    failed(world.bundle(DIGEST, signed=sigstore.statement(DIGEST, kind="https://in-toto.io/Statement/v9")), roots, "_type")
+    failed(
+        world.bundle(DIGEST, signed=sigstore.statement(DIGEST, kind="https://in-toto.io/Statement/v9")), roots, "_type"
+    )
     twice = sigstore.statement(OTHER)[:-1] + b"," + sigstore.statement(DIGEST)[1:]
     failed(world.bundle(DIGEST, signed=twice), roots, "twice")
 
