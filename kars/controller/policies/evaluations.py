@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -38,13 +39,25 @@ HISTORY = 20
 MOST_UNREADABLE = 4096
 
 
+# How long a log that cannot be read is tried again, and how often: a node can be away for a while.
+PATIENCE, READ_AGAIN = timedelta(minutes=10), 30.0
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why there is no report of a run, and whether there may be one later."""
+
+    reason: str
+    message: str
+    passing: bool = False
+
+
 class Evaluations(Publisher):
     """Reconciles KarsEvals."""
 
     def __init__(self) -> None:
         super().__init__(EVALUATION)
         self.by_sandbox: Index[KarsEval] = Index(KarsEval, targets=target, counts=watchful)
-        self.unreadable: dict[Key, str] = {}
+        self.unreadable: dict[Key, Trouble] = {}
 
     async def gather(self, resource: Resource, cluster: Cluster) -> Given:
         """Return the corpus of an artifact; one that cannot be had is told in the kind's own words."""
@@ -75,7 +88,7 @@ class Evaluations(Publisher):
         broken = await self.read_runs(runs, known, cluster)
         going = bool(started) or any(not ended(job) for job in runs)
         standing = told(resource, known, going=going, broken=broken)
-        return standing, None
+        return standing, READ_AGAIN if broken is not None and broken.passing else None
 
     async def tell(
         self,
@@ -118,35 +131,43 @@ class Evaluations(Publisher):
             await cluster.client.merge(types.custom(KarsEval), where(resource), patch)
         return name
 
-    async def read_runs(self, runs: Iterable[Object], known: dict[str, Any], cluster: Cluster) -> str:
+    async def read_runs(self, runs: Iterable[Object], known: dict[str, Any], cluster: Cluster) -> Trouble | None:
         """Take in the reports of Jobs that ended; return what is the matter with the last that has none."""
         history: list[Object] = list(known.get("history", ()))
         read = {one.get("jobName") for one in history}
-        broken = ""
         newest = max((one.get("at") or "" for one in history), default="")
+        broken = None
         for job in sorted(filter(ended, runs), key=ended_at):
-            key = types.key(job)
-            if key.name in read:
+            if job["metadata"]["name"] in read:
                 continue
-            if key not in self.unreadable:
-                report = await read_report(job, cluster)
-                if report is not None:
-                    history.insert(0, entry(job, report))
-                    known["lastRunAt"], known["lastResult"] = ended_at(job) or None, result(job, report)
-                    newest, broken = ended_at(job), ""
-                    continue
-                self.note_unreadable(key)
-            if ended_at(job) > newest:
-                broken = self.unreadable[key]
+            found = self.unreadable.get(types.key(job)) or await self.read_run(job, cluster)
+            if isinstance(found, Report):
+                history.insert(0, entry(job, found))
+                known["lastRunAt"], known["lastResult"] = ended_at(job) or None, result(job, found)
+                newest, broken = ended_at(job), None
+            elif ended_at(job) > newest:
+                broken = found
         if history:
             known["history"] = sorted(history, key=lambda one: str(one.get("at") or ""), reverse=True)[:HISTORY]
         return broken
 
-    def note_unreadable(self, key: Key) -> None:
-        """Remember that a Job left no report."""
-        if len(self.unreadable) >= MOST_UNREADABLE:
-            self.unreadable.clear()
-        self.unreadable[key] = f"Job {key.name} ended and left no report"
+    async def read_run(self, job: Object, cluster: Cluster) -> Report | Trouble:
+        """Return a Job's report, or why there is none; what will not change is remembered."""
+        key = types.key(job)
+        try:
+            report = await read_report(job, cluster)
+        except ApiError as error:
+            passing = late(job, cluster.now()) < PATIENCE
+            found = Trouble("RunReportReadFailed", f"the log of Job {key.name} cannot be read: {error}", passing)
+        else:
+            if report is not None:
+                return report
+            found = Trouble("RunReportParseFailed", f"Job {key.name} ended and left no report")
+        if not found.passing:
+            if len(self.unreadable) >= MOST_UNREADABLE:
+                self.unreadable.clear()
+            self.unreadable[key] = found
+        return found
 
     # Drift
 
@@ -201,7 +222,7 @@ def sandbox_of(resource: KarsEval) -> Key:
     return Key(resource.metadata.namespace, resource.spec.target_sandbox_ref.name)
 
 
-def target(resource: KarsEval) -> tuple[Key, ...]:
+def target(resource: KarsEval, cluster: Cluster) -> tuple[Key, ...]:  # noqa: ARG001 - as every kind's
     """Return the sandbox that is tried, as an index has it."""
     return (sandbox_of(resource),)
 
@@ -244,20 +265,20 @@ def ended_at(job: Object) -> str:
     return str(said.get("completionTime") or said.get("startTime") or "")
 
 
+def late(job: Object, now: datetime) -> timedelta:
+    """Return how long ago a Job ended."""
+    text = ended_at(job)
+    return now - datetime.fromisoformat(text) if text else PATIENCE
+
+
 async def read_report(job: Object, cluster: Cluster) -> Report | None:
     """Return the report in the log of a Job's pod; None when there is none."""
     key = types.key(job)
-    try:
-        pods, _ = await cluster.client.list(
-            POD, namespace=key.namespace, labels=f"batch.kubernetes.io/job-name={key.name}"
-        )
-        for pod in pods:
-            log = await cluster.client.read_log(types.key(pod), container="runner", limit=LOG_BYTES)
-            if (found := compiled_evaluation.report(log)) is not None:
-                return found
-    except ApiError as error:
-        if error.retryable:
-            raise Temporary(str(error)) from error
+    pods, _ = await cluster.client.list(POD, namespace=key.namespace, labels=f"batch.kubernetes.io/job-name={key.name}")
+    for pod in pods:
+        log = await cluster.client.read_log(types.key(pod), container="runner", limit=LOG_BYTES)
+        if (found := compiled_evaluation.report(log)) is not None:
+            return found
     return None
 
 
@@ -290,11 +311,11 @@ def counts(job: Object, report: Report) -> Object:
     }
 
 
-def told(resource: KarsEval, known: dict[str, Any], *, going: bool, broken: str) -> Standing:
+def told(resource: KarsEval, known: dict[str, Any], *, going: bool, broken: Trouble | None) -> Standing:
     """Say how it stands."""
     last = known.get("lastResult")
-    if broken:
-        made = conditions.degraded("RunReportParseFailed", broken)
+    if broken is not None:
+        made = conditions.degraded(broken.reason, broken.message)
     elif last is None:
         made = not_run(resource, going=going)
     elif last.get("failed", 0) or last.get("errored", 0):
