@@ -11,7 +11,8 @@ from tests.unit.artifacts.depot import INDEX, OCI, sha256
 class Front:
     """Holds manifests, blobs and referrers; `hook(request)` may answer first. `seen` has every request."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
+        self.tls = tls
         self.stored = {}
         self.types = {}
         self.referrers = {}
@@ -48,7 +49,7 @@ class Front:
         application.router.add_route("*", "/{path:.*}", self.answer)
         self.runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=self.tls).start()
         self.host = f"127.0.0.1:{self.runner.addresses[0][1]}"
         return self
 

@@ -128,7 +128,13 @@ def test_docker_hub_has_one_name_whatever_cosign_calls_it():
 
 
 def test_a_key_counts_for_the_repositories_that_it_is_allowed():
-    for allowed in (REPOSITORY, "registry.example/team/*", "registry.example/*", "*/team/allowlist", "re:.*/team/[a-z]+"):
+    for allowed in (
+        REPOSITORY,
+        "registry.example/team/*",
+        "registry.example/*",
+        "*/team/allowlist",
+        "re:.*/team/[a-z]+",
+    ):
         assert check(envelope("p256"), policy("p256", allowed)) == "key release"
     for allowed in ("registry.example/other/*", "registry.example/*/x", "team/allowlist", "registry.example/team"):
         assert refused(envelope("p256"), policy("p256", allowed)) == "IdentityMismatch"
@@ -147,6 +153,13 @@ def test_signatures_that_are_no_signatures_are_refused():
         for kind in SIGN:
             signature = Signature("simple", b"{}", {"dev.cosignproject.cosign/signature": value})
             assert refused(signature, policy(kind)) == "SignatureVerifyFailed"
+
+
+def test_a_signature_does_not_take_its_end_from_the_message():
+    whole = EDWARDS.sign(b"the rest")
+    assert keys.holds(RAW, whole, b"the rest")
+    assert not keys.holds(RAW, whole[:-1], whole[-1:] + b"the rest")
+    assert not keys.holds(RAW, whole + b"the", b" rest")
 
 
 def test_keys_in_pem_are_p256_or_ed25519():

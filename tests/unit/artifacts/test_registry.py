@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from functools import partial
 
 import pytest
 from aiohttp import web
@@ -15,7 +16,7 @@ from kars.artifacts.registry import Registry
 from kars.artifacts.tokens import Basic, Challenge
 from kars.errors import SettingsError
 from kars.model.common import OciArtifactRef
-from tests.unit.artifacts.depot import INDEX, OCI, sha256
+from tests.unit.artifacts.depot import INDEX, OCI, Depot, sha256
 from tests.unit.artifacts.front import Front
 
 TYPE = "application/vnd.kars.egress-allowlist.v1+yaml"
@@ -26,7 +27,9 @@ def drive(body, *, credentials=None):
 
     async def run():
         async with Front() as front:
-            registry = Registry(insecure_hosts=frozenset({front.host}), credentials={front.host: credentials} if credentials else {})
+            registry = Registry(
+                insecure_hosts=frozenset({front.host}), credentials={front.host: credentials} if credentials else {}
+            )
             try:
                 return await body(front, registry, references.repository(front.host, "team/list"))
             finally:
@@ -64,6 +67,28 @@ def test_reads_from_a_real_registry_what_was_pushed_to_it(depot):
             await registry.close()
 
     asyncio.run(run())
+
+
+def test_a_real_registry_takes_the_user_and_the_password(tmp_path):
+    # ann and secret, as htpasswd -B writes them.
+    (tmp_path / "users").write_text("ann:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n")
+    guarded = Depot(tmp_path, extra=f"auth:\n  htpasswd:\n    realm: x\n    path: {tmp_path / 'users'}\n")
+    guarded.headers = {"Authorization": Basic("ann", "secret").header()}
+
+    async def ask(credentials):
+        registry = Registry(insecure_hosts=frozenset({guarded.host}), credentials=credentials)
+        try:
+            return (await registry.manifest(references.repository(guarded.host, "team/list"), "v1")).data
+        finally:
+            await registry.close()
+
+    try:
+        manifest = guarded.artifact("team/list", b"body\n", TYPE, tag="v1")
+        assert asyncio.run(ask({guarded.host: Basic("ann", "secret")})) == manifest
+        for credentials in ({}, {guarded.host: Basic("ann", "wrong")}):
+            assert asyncio.run(reason(ask(credentials))) == "Unauthorized"
+    finally:
+        guarded.stop()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +135,7 @@ def test_bodies_are_bounded_whether_or_not_they_say_their_length():
         front.hook = lambda request: web.Response(body=bytes(1001))
         assert await reason(registry.blob(place, sha256(b"a"), 1000)) == "CanonicalFormViolation"
         front.hook = lambda request: web.Response(body=b"x", headers={"Content-Encoding": "gzip"})
-        assert await reason(registry.blob(place, sha256(b"a"), 1000)) == "Transient"
+        assert await reason(registry.blob(place, sha256(b"a"), 1000)) == "InvalidRef"
 
     drive(body)
 
@@ -235,14 +260,14 @@ def test_wrong_credentials_and_wrong_token_services_are_unauthorized():
     async def nothing(front, registry, place):
         def hook(request):
             if request.path == "/token":
-                return answer
+                return answer()
             return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{front.host}/token"'})
 
         front.hook = hook
         for document in ({}, {"token": 5}, {"token": "a b"}, {"token": "x" * 40_000}, []):
-            answer = web.json_response(document)
+            answer = partial(web.json_response, document)
             assert await reason(registry.manifest(place, "v1")) == "Unauthorized"
-        answer = web.Response(status=500)
+        answer = partial(web.Response, status=500)
         assert await reason(registry.manifest(place, "v1")) == "Transient"
 
     async def no_user(front, registry, place):
@@ -256,15 +281,15 @@ def test_wrong_credentials_and_wrong_token_services_are_unauthorized():
 
 @pytest.mark.parametrize(
     "location",
-    ["http://192.0.2.1/x", "http://example.com/x", "ftp://127.0.0.1/x", "file:///etc/passwd", "https://user:pass@example.com/", "//192.0.2.1/x", "http://[", ""],
+    ["http://192.0.2.1/x", "http://example.com/x", "ftp://127.0.0.1/x", "file:///etc/passwd", "https://user:pass@example.com/", "//192.0.2.1/x", "http://["],
 )  # fmt: skip
 def test_redirects_and_realms_lead_to_https_or_loopback_only(location):
     async def body(front, registry, place):
         front.hook = lambda request: web.Response(status=302, headers={"Location": location})
-        assert await reason(registry.blob(place, sha256(b"a"), 10)) == "Transient"
-        realm = f'Bearer realm="{location or "http://192.0.2.1"}"'
+        assert await reason(registry.blob(place, sha256(b"a"), 10)) == "InvalidRef"
+        realm = f'Bearer realm="{location}"'
         front.hook = lambda request: web.Response(status=401, headers={"WWW-Authenticate": realm})
-        assert await reason(registry.blob(place, sha256(b"a"), 10)) == "Transient"
+        assert await reason(registry.blob(place, sha256(b"a"), 10)) == "Unauthorized"
 
     drive(body)
 
@@ -326,7 +351,9 @@ def ref(**members):
     return OciArtifactRef(**values)
 
 
-@pytest.mark.parametrize("registry", ["", "a b", "a/b", "user@host", "a:b", "http://a", "-a", "a:123456", "[::1", "a?x", "a#x"])
+@pytest.mark.parametrize(
+    "registry", ["", "a b", "a/b", "user@host", "a:b", "http://a", "-a", "a:123456", "[::1", "a?x", "a#x"]
+)
 def test_a_registry_is_a_host(registry):
     with pytest.raises(Refused) as raised:
         references.artifact(ref(registry=registry), TYPE)
@@ -382,7 +409,9 @@ def test_challenges_are_read_in_any_case_and_order():
 
 def test_a_docker_config_gives_users_by_host():
     auth = base64.b64encode(b"ann:se:cret").decode()
-    document = {"auths": {"https://index.docker.io/v1/": {"auth": auth}, "r.example:5000": {"username": "bob", "password": "x"}}}
+    document = {
+        "auths": {"https://index.docker.io/v1/": {"auth": auth}, "r.example:5000": {"username": "bob", "password": "x"}}
+    }
     found = tokens.docker_config(json.dumps(document).encode())
     assert {host: (basic.user, basic.password) for host, basic in found.items()} == {
         "docker.io": ("ann", "se:cret"),

@@ -90,7 +90,9 @@ def test_names_the_line_that_is_wrong():
 
 def test_refuses_keys_that_are_none_and_two_of_one_name():
     malformed(data(ed25519Keys=json.dumps([raw(), raw()])), "two keys", "'a'")
-    malformed(data(ed25519Keys=json.dumps([raw()]), publicKeys=json.dumps([{"id": "a", "publicKeyPem": P256}])), "two keys")
+    malformed(
+        data(ed25519Keys=json.dumps([raw()]), publicKeys=json.dumps([{"id": "a", "publicKeyPem": P256}])), "two keys"
+    )
     malformed(data(ed25519Keys=json.dumps([raw(id="A")])), "DNS label")
     malformed(data(ed25519Keys=json.dumps([raw(id="a" * 64)])), "DNS label")
     malformed(data(ed25519Keys=json.dumps([raw(publicKeyBase64="!")])), "base64")
@@ -151,7 +153,9 @@ def test_a_glob_matches_what_the_expression_for_it_matches(pattern, text):
     assert patterns.matches(pattern, text) is patterns.matches("re:" + "".join(parts), text)
 
 
-@pytest.mark.parametrize("pattern", ["a*" * 250 + "b", "re:(a*)*b", "re:(a|a)*b", "re:" + "a*" * 200 + "b", "re:(.*)*(.*)*x"])
+@pytest.mark.parametrize(
+    "pattern", ["a*" * 250 + "b", "re:(a*)*b", "re:(a|a)*b", "re:" + "a*" * 200 + "b", "re:(.*)*(.*)*x"]
+)
 def test_no_pattern_makes_a_long_subject_expensive(pattern):
     # Backtracking would take longer than the universe has; the bound is only far from that.
     started = time.process_time()
