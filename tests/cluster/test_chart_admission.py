@@ -597,11 +597,17 @@ def test_the_role_sre_is_for_the_sandbox_sre_and_for_who_may_assign_it(plane):
 
 def test_the_role_sre_is_not_put_on_or_taken_off_later_but_survives_other_changes(plane):
     grant(plane, "alice", ["create", "update", "get"], "kars.azure.com:karssandboxes")
-    ask(plane, sandbox("sre", labels=SRE), save=True)
-    ask(plane, sandbox("plain"), save=True)
-    assert not refusal(plane, sandbox("sre", labels=SRE, suspended=True), user="alice", verb="replace")
-    assert "kars-reserved-labels" in refusal(plane, sandbox("sre"), user="alice", verb="replace")
-    assert "kars-reserved-labels" in refusal(plane, sandbox("plain", labels=SRE), user="alice", verb="replace")
+    standing = sandbox("sre", labels=SRE), sandbox("plain")
+    for each in standing:
+        ask(plane, each, save=True)
+    try:
+        plane.wait(lambda: not refusal(plane, sandbox("plain", suspended=True), user="alice", verb="replace"))
+        assert not refusal(plane, sandbox("sre", labels=SRE, suspended=True), user="alice", verb="replace")
+        assert "kars-reserved-labels" in refusal(plane, sandbox("sre"), user="alice", verb="replace")
+        assert "kars-reserved-labels" in refusal(plane, sandbox("plain", labels=SRE), user="alice", verb="replace")
+    finally:
+        for each in standing:
+            ask(plane, each, verb="delete", save=True)
 
 
 # sre-actions
