@@ -6,5 +6,6 @@ names       names, labels, annotations and field managers, each in one place
 runtime     runtime kind to image, command, variables
 pod guard network access config     the parts of a plan
 match       whether an object in the cluster still is what was planned
-conditions  how conditions and phases come about
+conditions  how conditions and phases come about; for kinds with a life of their own:
+allowlist approvals actions pairings evaluations
 """

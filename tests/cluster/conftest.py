@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from kars.model.base import API_VERSION
+from kars.model.kinds import KINDS
+from tests.cluster.kubelet import Kubelet
 from tests.cluster.plane import ControlPlane
 
+DEFINITIONS = Path(__file__).parents[2] / "charts" / "kars-crds"
+
 MakePlane = Callable[[], ControlPlane]
+MakeKubelet = Callable[..., Kubelet]
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +44,27 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
     name = plane.make_namespace()
     yield name
     plane.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def make_kubelet(plane: ControlPlane) -> Iterator[MakeKubelet]:
+    """Make nodes that run routers as processes, for namespaces that the test names (see `ControlPlane.kubelet`)."""
+    made: list[Kubelet] = []
+
+    def make(*namespaces: str, **settings: object) -> Kubelet:
+        made.append(plane.kubelet(*namespaces, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        plane.retire(one)
+
+
+@pytest.fixture(scope="session")
+def definitions(plane: ControlPlane) -> str:
+    """The custom resource definitions, installed by the chart and served; what helm said."""
+    said = plane.helm("install", "kars-crds", str(DEFINITIONS), "--namespace", "default")
+    for kind in KINDS.values():
+        path = f"/apis/{API_VERSION}/{kind.NAMES.plural}"
+        plane.wait(lambda path=path: plane.api.get(path), what=f"{kind.NAMES.plural} are served")
+    return said.stdout + said.stderr

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cluster import authority, waiting
 from tests.cluster.api import Api, ApiError, Object
+from tests.cluster.background import Background
+from tests.cluster.kubelet import PACE, Kubelet
 from tests.cluster.process import Process
+from tests.cluster.scheduler import Scheduler, is_ready
+from tests.cluster.watching import Session
 from tests.system.router import free_ports
 
 Found = TypeVar("Found")
@@ -80,6 +85,9 @@ class ControlPlane:
         self.admin = self.write_kubeconfig("admin", {"token": self.token})
         self.manager = self.process("kube-controller-manager", self.manager_flags())
         self.kwok: Process | None = None
+        self.background = Background()
+        self.scheduler: Scheduler | None = None
+        self.kubelets: dict[str, tuple[Kubelet, Future[None]]] = {}
         self.api = Api(self.url, authority=str(self.authority_file), token=self.token)
 
     # Start and stop
@@ -100,6 +108,7 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End every process at once: nothing that they hold is wanted any more."""
+        self.background.stop()
         self.api.close()
         for process in (self.kwok, self.manager, self.server, self.etcd):
             if process is not None:
@@ -264,32 +273,55 @@ class ControlPlane:
             found[row["verb"], resource] += int(float(value))
         return found
 
-    # Nodes that only pretend
+    # Nodes
 
     def node(self, name: str = "", *, pool: str = "sandbox") -> str:
-        """Make a node whose pods kwok turns Ready at once (and whose Jobs' pods succeed); its name."""
+        """Make a node whose pods kwok turns Ready at once (and whose Jobs' pods succeed); its name.
+
+        Every pod of the plane that fits it and that no kubelet claims is bound to it: `schedule().claims` of a
+        namespace to no node keeps its pods pending.
+        """
+        self.schedule()
         if self.kwok is None:
             self.kwok = self.process("kwok", self.kwok_flags()).start()
         name = name or f"kwok-{pool}"
-        self.api.apply(
-            f"/api/v1/nodes/{name}",
-            {
-                "apiVersion": "v1",
-                "kind": "Node",
-                "metadata": {
-                    "name": name,
-                    "labels": {"kubernetes.io/hostname": name, "kars.azure.com/pool": pool},
-                    "annotations": {"kwok.x-k8s.io/node": "fake"},
-                },
-            },
-        )
-        self.wait_for(self.kwok, lambda: self.is_ready(name))
+        labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kars.azure.com/pool": pool}
+        metadata = {"name": name, "labels": labels, "annotations": {"kwok.x-k8s.io/node": "fake"}}
+        path = f"/api/v1/nodes/{name}"
+        self.api.apply(path, {"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+        self.wait_for(self.kwok, lambda: is_ready(self.api.get(path)))
         return name
 
-    def is_ready(self, node: str) -> bool:
-        """Whether a node says that it is ready."""
-        conditions = self.api.get(f"/api/v1/nodes/{node}").get("status", {}).get("conditions", [])
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    def kubelet(self, *namespaces: str, pool: str = "sandbox", pace: float = PACE) -> Kubelet:
+        """Make a node that runs routers as processes; pods of these namespaces (shell patterns) are bound to it alone."""
+        name = f"kubelet-{secrets.token_hex(3)}"
+        made = Kubelet(self.open_session, name=name, folder=self.folder / name, pool=pool, pace=pace)
+        self.schedule().claims.update(dict.fromkeys(namespaces, name))
+        self.kubelets[name] = (made, self.background.start(made.run()))
+        self.wait(lambda: is_ready(self.api.get(f"/api/v1/nodes/{name}")), what=f"the node {name}")
+        return made
+
+    def retire(self, kubelet: Kubelet) -> None:
+        """End a kubelet, its routers and its node. An error that it met is raised here."""
+        _, running = self.kubelets.pop(kubelet.name)
+        scheduler = self.schedule()
+        scheduler.claims = {space: node for space, node in scheduler.claims.items() if node != kubelet.name}
+        failed = running.exception() if running.done() else None
+        running.cancel()
+        self.api.delete(f"/api/v1/nodes/{kubelet.name}")
+        if failed is not None:
+            raise failed
+
+    def schedule(self) -> Scheduler:
+        """The scheduler; it begins to bind pods when it is first asked for."""
+        if self.scheduler is None:
+            self.scheduler = Scheduler(self.open_session)
+            self.background.start(self.scheduler.run())
+        return self.scheduler
+
+    def open_session(self) -> Session:
+        """Open an administrator's session in the running loop."""
+        return Session(self.url, authority=self.authority.pem.decode(), token=self.token)
 
     # Processes
 
@@ -337,6 +369,8 @@ class ControlPlane:
             "--service-cluster-ip-range=10.96.0.0/16",
             "--endpoint-reconciler-type=none",
             "--allow-privileged=true",
+            # A stop ends the watches and not their clients; the default waits a minute for those.
+            "--shutdown-watch-termination-grace-period=500ms",
             "--profiling=false",
         ]
 
