@@ -29,7 +29,8 @@ COMMANDS = {
     ),
     "egress": ("kars.cli.egress:egress", "Show and steer what this sandbox's router lets out."),
     "why": ("kars.cli.why:why", "Explain a decision of the router."),
-    "crds": ("kars.cli.crds:crds", "Show the custom resource definitions."),
+    "controller": ("kars.cli.controller:controller", "Keep a cluster as its resources say."),
+    "crds": ("kars.cli.crds:crds", "Show the custom resource definitions, and apply them to a cluster."),
     "version": ("kars.cli.version:version", "Print the versions of kars and its core."),
 }
 

@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 
 import msgspec
 
+from kars.controller.held import Held, Packer, owner_of
+from kars.controller.reconcile import Temporary
+from kars.desired import match, names
+from kars.errors import FailureError
+from kars.kube import types
+from kars.kube.client import Client
+from kars.kube.errors import Conflict, Forbidden, Invalid, Missing
+from kars.kube.informer import Informer
 from kars.kube.types import Key, Object, Type
+
+log = logging.getLogger(__name__)
+
+# A namespace takes seconds to go, and as long as its slowest finalizer.
+TERMINATING_PAUSE = 5.0
+# What identifies a namespace as one sandbox's own; it is created with these before anything else is applied.
+IDENTITY = (names.SANDBOX, names.PARENT_NAMESPACE)
+IMMUTABLE = re.compile(r"immutable|may not be changed|cannot be changed|is forbidden after creation")
+
+
+# What is being reconciled in this task: kind and key. It is not woken by what it writes itself.
+Doer = tuple[str, Key] | None
+current: ContextVar[Doer] = ContextVar("current", default=None)
+
+
+class NotOurs(FailureError):
+    """An object of that name belongs to somebody else; nothing was changed."""
+
+    code = "not_ours"
+
+
+class Immutable(Invalid):
+    """A field that differs cannot be changed on the object that stands."""
 
 
 class Brought(msgspec.Struct, frozen=True):
@@ -19,14 +53,154 @@ class Brought(msgspec.Struct, frozen=True):
 class Children:
     """Objects that bear our labels, held by watches; reading costs no request."""
 
+    def __init__(self, client: Client, informers: Mapping[str, Informer[Held]], packers: Mapping[str, Packer]) -> None:
+        self.client = client
+        self.informers = informers
+        self.packers = packers
+        # Applies under way: the stamp, and who makes them. The watch may tell of one before its answer is here.
+        self.writing: dict[tuple[str, Key], tuple[str, Doer]] = {}
+
     def find(self, kind: Type, key: Key) -> Object | None:
-        """Return what stands, pruned to what a plan can say: metadata, spec, data; of a Secret, digests of its data."""
-        raise NotImplementedError
+        """Return what stands, pruned to what a plan can say: metadata, spec, data; of a Secret, digests of its data.
+
+        Also the numbers of a status, and its conditions without times. Asking for a kind that is not watched (see
+        `cluster.CHILDREN`) is a KeyError.
+        """
+        found = self.informers[kind.kind].get(key)
+        return None if found is None else self.packers[kind.kind].unpack(found)
+
+    def find_all(self, kind: Type, *, namespace: str = "") -> list[tuple[Key, Object]]:
+        """Return every object of a kind that we made, of one namespace or of all."""
+        unpack = self.packers[kind.kind].unpack
+        items = self.informers[kind.kind].items()
+        return [(key, unpack(found)) for key, found in items if namespace in {"", key.namespace}]
 
     async def bring(self, wanted: Sequence[Object], *, manager: str) -> Brought:
-        """Apply in order what does not stand as wanted; what does costs nothing."""
-        raise NotImplementedError
+        """Apply in order what does not stand as wanted; what does costs nothing.
+
+        Raises `NotOurs` before anything is written when a Namespace among them is not this sandbox's own, `Temporary`
+        while it is going, `Immutable` when a difference needs a new object.
+        """
+        stand: list[Object] = []
+        written = 0
+        for value in wanted:
+            requests = await self.bring_one(value, manager=manager)
+            written += requests
+            stand.append(self.find(types.of(value), types.key(value)) or value)
+        return Brought(tuple(stand), written)
+
+    async def bring_one(self, value: Object, *, manager: str) -> int:
+        """Bring one object; returns how many requests that took."""
+        kind, key = types.of(value), types.key(value)
+        informer = self.informers[kind.kind]
+        found = informer.get(key)
+        requests = 0
+        if kind is types.NAMESPACE:
+            requests = await self.claim(value, found)
+            found = informer.get(key)
+        if found is not None and self.stands(value, found, kind):
+            return requests
+        self.writing[kind.kind, key] = match.stamp_of(value), current.get()
+        try:
+            answer = await self.apply(value, key, manager=manager)
+            informer.put(answer)
+        finally:
+            del self.writing[kind.kind, key]
+        self.settle(value, answer, kind, key)
+        return requests + 1
+
+    def stands(self, value: Object, found: Held, kind: Type) -> bool:
+        """Whether an object is as planned. That is found out once for each state of it."""
+        stamp = match.stamp_of(value)
+        if found.deleting or not stamp or stamp != found.stamp:
+            return False
+        if found.checked == stamp:
+            return True
+        if match.stands(value, self.packers[kind.kind].unpack(found)):
+            found.checked = stamp
+            return True
+        return False
+
+    def settle(self, value: Object, answer: Object, kind: Type, key: Key) -> None:
+        """Note what the API server made of an apply: asking for the same again would change nothing.
+
+        A field that admission changes or drops would else be applied anew on every look.
+        """
+        found = self.informers[kind.kind].get(key)
+        version = answer["metadata"].get("uid", "")
+        stamp = match.stamp_of(value)
+        if found is None or found.uid != version or found.stamp != stamp or found.checked == stamp:
+            return
+        if not match.stands(value, self.packers[kind.kind].unpack(found)):
+            log.info("children.altered", extra={"object": f"{kind.kind} {key}"})
+        found.checked = stamp
+
+    async def apply(self, value: Object, key: Key, *, manager: str) -> Object:
+        """Apply one object, and name what went wrong by it."""
+        where = f"{value['kind']} {key}"
+        try:
+            return await self.client.apply(value, manager=manager)
+        except Invalid as error:
+            if IMMUTABLE.search(str(error)):
+                raise Immutable(
+                    f"{where} cannot be changed to what is wanted: {error}",
+                    status=error.status,
+                    reason="ImmutableField",
+                    hint="delete it; it is made anew",
+                ) from error
+            raise
+        except Forbidden as error:
+            if "being terminated" in str(error):
+                raise Temporary(f"namespace {key.namespace} is going", delay=TERMINATING_PAUSE) from error
+            raise
+        except Missing as error:
+            raise Temporary(f"{where}: its namespace is not there") from error
+
+    async def claim(self, value: Object, found: Held | None) -> int:
+        """Make sure that a namespace is this sandbox's own, and make it when it is not there; returns the requests.
+
+        It is created, not applied, so that one that exists is never taken over by force.
+        """
+        labels = value["metadata"].get("labels") or {}
+        owner = owner_of(labels)
+        if found is not None:
+            refuse_foreign(value, found.owner, owner, deleting=found.deleting)
+            return 0
+        kept = {name: text for name, text in labels.items() if name in IDENTITY}
+        bare = {**value, "metadata": {"name": value["metadata"]["name"], "labels": kept}}
+        try:
+            await self.client.create(bare)
+        except Conflict:
+            there = await self.client.get(types.NAMESPACE, types.key(value))
+            has = owner_of(there["metadata"].get("labels") or {})
+            refuse_foreign(value, has, owner, deleting="deletionTimestamp" in there["metadata"])
+            return 2
+        return 1
 
     async def remove(self, kind: Type, key: Key) -> bool:
-        """Delete one of ours when it is there; false when it was not. What bears no label of ours is left alone."""
-        raise NotImplementedError
+        """Delete one of ours when it is there; false when it was not. What bears no label of ours is left alone.
+
+        One that is going already is not deleted again.
+        """
+        found = self.informers[kind.kind].get(key)
+        if found is None:
+            return False
+        if found.deleting:
+            return True
+        try:
+            return await self.client.delete(kind, key, uid=found.uid)
+        except Conflict:
+            return False  # another one by now, which is not what was to be removed
+
+
+def refuse_foreign(value: Object, has: str, owner: str, *, deleting: bool) -> None:
+    """Raise unless a namespace bears the labels of this sandbox and stays."""
+    name = value["metadata"]["name"]
+    if has != owner:
+        namespace, _, sandbox = owner.partition("/")
+        raise NotOurs(
+            f"namespace {name} is there and not labelled as this sandbox's",
+            hint=f"to hand it over, label it {names.PARENT_NAMESPACE}={namespace} and {names.SANDBOX}={sandbox}",
+        )
+    if deleting:
+        raise Temporary(f"namespace {name} is going", delay=TERMINATING_PAUSE)

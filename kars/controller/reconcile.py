@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from kars.controller.cluster import Cluster
 from kars.kube.types import Key
 from kars.model.base import Resource
+
+if TYPE_CHECKING:
+    from kars.controller.cluster import Cluster
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -29,17 +31,31 @@ class Temporary(Exception):
 class Reconciler(Protocol):
     """Brings the cluster to what one kind of resource says. Calls for one key never overlap."""
 
-    kind: ClassVar[type[Resource]]
-    finalizer: ClassVar[str]  # empty: none is set, `finalize` is never called
+    @property
+    def kind(self) -> type[Resource]:
+        """The kind that it reconciles."""
+        ...
+
+    @property
+    def finalizer(self) -> str:
+        """What keeps a resource until `finalize` is done; empty: none is set, and `finalize` is never called."""
+        ...
 
     async def reconcile(self, resource: Resource, cluster: Cluster) -> Done:
         """Make it so. The engine has set the finalizer, and calls again when anything it watches changes."""
         ...
 
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
-        """Take down what it made; true when that is done and the finalizer may go."""
+        """Take down what it made; true when that is done and the finalizer may go.
+
+        Of a resource that is not valid there is `metadata` only; touching its spec is an AttributeError, which counts
+        as a failure.
+        """
         ...
 
     def touched(self, kind: str, key: Key, cluster: Cluster) -> Iterable[Key]:
-        """Which resources of this kind to look at again because another object (of `kind`, ours or built in) changed."""
+        """Which resources of this kind to look at again because another object (of `kind`, ours or built in) changed.
+
+        `kind` may be the reconciler's own: then `key` itself is looked at anyway, and this names its siblings.
+        """
         ...

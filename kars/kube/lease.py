@@ -1,9 +1,33 @@
-"""Leader election over a Lease: optimistic locking on every write, release on the way out."""
+"""Leader election over a Lease: optimistic locking on every write, release on the way out.
+
+No clock but our own monotonic one decides: a holder is gone when its record has not changed for its duration since we
+first saw it so. A leader counts from before it asked for its renewal and gives up at two thirds of the duration, so
+that it has stopped when another may start (as client-go has it: lease duration, renew deadline, retry period).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from kars.kube import jitter
 from kars.kube.client import Client
-from kars.kube.types import Key
+from kars.kube.errors import ApiError, Conflict, Missing
+from kars.kube.types import LEASE, Key, Object
+
+log = logging.getLogger("kars.kube")
+
+# Part of the duration within which a renewal must succeed.
+DEADLINE = 2 / 3
+# Part of `renew` between two looks of a candidate, and between two attempts of a leader whose renewal failed.
+RETRY = 0.4
+# What a holder may claim, in seconds; a record with a year in it must not lock everybody out.
+LONGEST = 600.0
+# Seconds that giving up may take when the process ends.
+RELEASE = 3.0
 
 
 class Lost(Exception):
@@ -14,16 +38,155 @@ class Lease:
     """One candidate for one Lease. Times in seconds; `renew` must be well below `duration`."""
 
     def __init__(self, client: Client, key: Key, *, identity: str, duration: float = 15.0, renew: float = 5.0) -> None:
+        if not identity or not 0 < renew <= duration / 2:
+            raise ValueError(f"a lease needs an identity and renew {renew} at most half of duration {duration}")
+        self.client = client
+        self.key = key
         self.identity = identity
+        self.duration = duration
+        self.renew = renew
+        self.lease: Object | None = None  # as it stands after our last write, while we hold it
+        self.stamps: set[str] = set()  # the renewTime of every write since the last that we know succeeded
+        self.renewed = float("-inf")  # when the last successful renewal was asked for
+        self.observed: dict[str, Any] | None = None
+        self.since = 0.0  # when `observed` was first seen
+
+    def leads(self) -> bool:
+        """Say whether this candidate leads by its own clock; ask right before a write that must not be doubled."""
+        return self.lease is not None and now() - self.renewed < self.duration * DEADLINE
 
     async def acquire(self) -> None:
-        """Wait until this candidate leads. A holder counts as gone when its renewals stop for `duration` by our clock."""
-        raise NotImplementedError
+        """Wait until this candidate leads.
+
+        A holder counts as gone when its renewals stop, by our clock, for the duration that it claims itself.
+        """
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(self.renew):
+                    if await self.attempt():
+                        log.info("kube.lease lease=%s holder=%s", self.key, self.identity)
+                        return
+                failures = 0
+            except (ApiError, TimeoutError) as error:
+                if failures % 10 == 0:
+                    log.warning("kube.lease lease=%s error=%s", self.key, error or "no answer in time")
+                failures += 1
+            await asyncio.sleep(self.renew * RETRY * jitter.between(0.8, 1.2))
+
+    async def attempt(self) -> bool:
+        """Look once, and take the lease when nobody holds it."""
+        try:
+            found = await self.client.get(LEASE, self.key)
+        except Missing:
+            return await self.write(
+                {
+                    "apiVersion": LEASE.api_version,
+                    "kind": LEASE.kind,
+                    "metadata": {"namespace": self.key.namespace, "name": self.key.name},
+                }
+            )
+        spec = found.get("spec") or {}
+        if spec != self.observed:
+            self.observed, self.since = spec, now()
+        held = bool(spec.get("holderIdentity")) and now() - self.since < claimed(spec, self.duration)
+        if held and not self.wrote(spec):
+            return False
+        return await self.write(found)
+
+    async def write(self, found: Object) -> bool:
+        """Write ourselves into the lease as it was found; false when somebody was faster."""
+        spec = dict(found.get("spec") or {})
+        began, stamp = now(), moment()
+        if self.lease is None:
+            spec["acquireTime"] = stamp
+            if "holderIdentity" in spec and spec["holderIdentity"] != self.identity:
+                spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
+            spec.setdefault("leaseTransitions", 0)
+        # Whole seconds is what the API takes; never less than we count ourselves.
+        duration = max(1, int(-(-self.duration // 1)))
+        spec |= {"holderIdentity": self.identity, "leaseDurationSeconds": duration, "renewTime": stamp}
+        self.stamps.add(stamp)
+        made = {**found, "spec": spec}
+        exists = "resourceVersion" in found["metadata"]
+        try:
+            self.lease = await (self.client.replace(made) if exists else self.client.create(made))
+        except (Conflict, Missing):
+            return False
+        self.renewed = began
+        self.stamps = {stamp}
+        return True
 
     async def hold(self) -> None:
         """Renew until cancelled; `Lost` when that did not succeed in time or another holder is seen."""
-        raise NotImplementedError
+        while self.lease is not None:
+            wait = self.renew * jitter.between(0.9, 1.0)
+            while True:
+                left = self.renewed + self.duration * DEADLINE - now()
+                if left <= 0:
+                    self.lease = None
+                    raise Lost(f"{self.identity} could not renew {self.key} within {self.duration * DEADLINE:g} s")
+                await asyncio.sleep(min(wait, left))
+                if await self.extend():
+                    break
+                wait = self.renew * RETRY * jitter.between(0.5, 1.0)
+        raise Lost(f"{self.identity} does not hold {self.key}")
+
+    async def extend(self) -> bool:
+        """Renew once; false when it did not work but may yet, `Lost` when the lease is not ours any more."""
+        left = self.renewed + self.duration * DEADLINE - now()
+        if left <= 0 or self.lease is None:
+            return False
+        try:
+            async with asyncio.timeout(min(self.renew, left)):
+                if await self.write(self.lease):
+                    return True
+                found = await self.client.get(LEASE, self.key)
+        except (ApiError, TimeoutError):
+            return False
+        spec = found.get("spec") or {}
+        if not self.wrote(spec):
+            self.lease = None
+            raise Lost(f"{spec.get('holderIdentity') or 'nobody'} holds {self.key} now, not {self.identity}")
+        self.lease = found
+        return False
+
+    def wrote(self, spec: dict[str, Any]) -> bool:
+        """Say whether we wrote this, perhaps without having seen the answer; a namesake's renewals bear other times."""
+        return spec.get("holderIdentity") == self.identity and spec.get("renewTime") in self.stamps
 
     async def release(self) -> None:
         """Give the lease up so that another need not wait; never raises."""
-        raise NotImplementedError
+        held, self.lease = self.lease, None
+        if held is None:
+            return
+        stamp = moment()
+        # What client-go writes: nobody holds it, and whoever counts by its duration is done in a second.
+        spec = {
+            **held["spec"],
+            "holderIdentity": "",
+            "leaseDurationSeconds": 1,
+            "renewTime": stamp,
+            "acquireTime": stamp,
+        }
+        try:
+            async with asyncio.timeout(RELEASE):
+                await self.client.replace({**held, "spec": spec})
+        except (ApiError, TimeoutError) as error:
+            log.info("kube.lease lease=%s not released: %s", self.key, error or "no answer in time")
+
+
+def claimed(spec: dict[str, Any], default: float) -> float:
+    """Return for how many seconds a holder's record counts."""
+    seconds = spec.get("leaseDurationSeconds")
+    return min(float(seconds), LONGEST) if isinstance(seconds, int) and seconds > 0 else default
+
+
+def now() -> float:
+    """Return seconds of a clock that nobody sets, and that goes on while the machine sleeps where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def moment() -> str:
+    """Return the time as the API writes it (RFC 3339, microseconds)."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

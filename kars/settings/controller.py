@@ -6,7 +6,9 @@ right is a `SettingsError` that names the variable.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
@@ -58,6 +60,29 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     require_signed_images: bool = False
     # The controller's own namespace: sandboxes let its pods in.
     namespace: str = "kars-system"
+    # Who keeps the agent's packets in: `init`, a container with NET_ADMIN before all others, or `node`, something on
+    # the node (a CNI chain or a DaemonSet), so that the pod meets the restricted pod security standard.
+    guard: Literal["init", "node"] = "init"
+    # Image with sh, iptables and ip6tables; empty for the sandbox image.
+    guard_image: str = ""
+    # Image with sh and git, for agentCode.git; empty for the sandbox image.
+    git_image: str = ""
+    # Whether routers may make sandboxes of their own (subject to the tool policy).
+    spawn: bool = True
+    # A namespace that may scrape the routers' metrics; empty for none.
+    monitoring_namespace: str = ""
+    # Addresses or networks of name servers outside kube-system (a node-local cache, an AKS virtual IP).
+    dns_addresses: tuple[str, ...] = ()
+    # Private networks that routers may reach on 443 (private endpoints of model servers).
+    private_networks: tuple[str, ...] = ()
+    # A ConfigMap of the controller's namespace with a blocklist in domains.txt; empty for the routers' own feeds alone.
+    blocklist_config_map: str = ""
+    router_requests: dict[str, str] = msgspec.field(default_factory=lambda: {"cpu": "100m", "memory": "64Mi"})
+    router_limits: dict[str, str] = msgspec.field(default_factory=lambda: {"cpu": "500m", "memory": "256Mi"})
+    # Size of a claim that keeps the router's budgets and audit log over pods; empty: they go with the pod.
+    router_storage: str = ""
+    # The pod's grace period in seconds, agent and router together.
+    termination_grace: int = 60
 
 
 class Controller(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +96,45 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     watch_timeout: int = 200
     metrics_address: str = "0.0.0.0:9091"
     approval_ceiling: int = 86_400
+    # Networks that are not global and that key sets of token issuers may be fetched from (ISSUER_NETWORKS, by comma).
+    issuer_networks: tuple[str, ...] = ()
     signer_issuers: tuple[str, ...] = ()
     signer_subjects: tuple[str, ...] = ()
     conformance_image: str = "ghcr.io/azure/kars/conformance-runner:latest"
     api_server_host: str = "10.96.0.1"
     api_server_port: int = 443
     state_dir: str = ""
+    log_level: str = "info"
+
+
+def from_environment(env: Mapping[str, str]) -> Controller:
+    """Build the settings of a process from its variables; `SettingsError` names the one that is wrong."""
+    from kars.settings import variables
+
+    found = variables.read(env)
+    platform: dict[str, Any] = {}
+    process: dict[str, Any] = {}
+    images = Platform().runtime_images
+    for field, value in found.items():
+        part, _, attribute = field.partition(".")
+        if part != "platform":
+            process[field] = value
+        elif attribute.startswith("runtime_images."):
+            images[attribute.removeprefix("runtime_images.")] = value
+        else:
+            platform[attribute] = value
+    platform.setdefault("content_safety_endpoint", platform.get("foundry_endpoint", ""))
+    platform.setdefault("namespace", process.get("namespace", Platform().namespace))
+    process.setdefault("identity", identity(env))
+    made = Platform(**platform, runtime_images=images, sandbox_image=images["OpenClaw"])
+    return Controller(**process, platform=made)
+
+
+def identity(env: Mapping[str, str]) -> str:
+    """Return a name that no other running controller has: in a pod the host's, elsewhere with the process's number."""
+    host = env.get("HOSTNAME", "").strip() or "kars-controller"
+    in_pod = host != "kars-controller" and bool(env.get("KUBERNETES_SERVICE_HOST", "").strip())
+    return host if in_pod else f"{host}-{os.getpid()}"
 
 
 def truth(env: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -1,0 +1,210 @@
+"""The process: settings to running tasks, signals, leadership, and the way out.
+
+Informers and the HTTP server run from the start, so a standby is warm and Ready; reconcilers run while this process
+leads. It ends with 0 after SIGTERM, when its workers have finished what they were at and the lease is released, and
+with 1 when it lost the lease or one of its own tasks ended: then workers are stopped at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from kars.controller import crds, logs, scrape
+from kars.controller.cluster import Cluster
+from kars.controller.engine import DRAIN_SECONDS, Engine
+from kars.controller.health import Health
+from kars.controller.metrics import Metrics
+from kars.controller.reconcile import Reconciler
+from kars.kube.client import Client
+from kars.kube.events import Recorder
+from kars.kube.informer import Informer
+from kars.kube.lease import Lease, Lost
+from kars.kube.types import Key
+from kars.settings.controller import Controller
+
+log = logging.getLogger(__name__)
+
+# Seconds without a sign of life after which a watch is no longer fresh. Bookmarks come about once a minute, and a
+# silent watch is given up and begun anew before this.
+STALE = 180.0
+# Seconds between two lines about what is waited for at the start.
+PATIENCE = 15.0
+# The API server takes no longer name of who tells an event.
+LONGEST_INSTANCE = 128
+
+Roster = Callable[[Controller], Sequence[Reconciler]]
+
+
+def main(settings: Controller, roster: Roster, *, kubeconfig: str = "", context: str = "") -> int:
+    """Run until told to end; the exit status. A `KarsError` when it cannot start."""
+    import uvloop
+
+    logs.begin(settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run(settings, roster, kubeconfig=kubeconfig, context=context))
+
+
+async def run(settings: Controller, roster: Roster, *, kubeconfig: str = "", context: str = "") -> int:
+    """Connect, look whether the cluster knows our kinds, and serve."""
+    stop = asyncio.Event()
+    with signals(stop):
+        async with await Client.connect(kubeconfig=kubeconfig, context=context) as client:
+            await crds.check(client, stop)
+            return 0 if stop.is_set() else await Process(client, settings, roster(settings)).run(stop)
+
+
+@contextlib.contextmanager
+def signals(stop: asyncio.Event) -> Iterator[None]:
+    """Ask the process to end on SIGTERM and SIGINT; a second one ends it at once."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+
+    def heard() -> None:
+        if stop.is_set() and task is not None:
+            task.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, heard)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+class Process:
+    """One controller, its parts wired."""
+
+    def __init__(self, client: Client, settings: Controller, reconcilers: Sequence[Reconciler]) -> None:
+        self.client = client
+        self.settings = settings
+        self.metrics = Metrics()
+        self.recorder = Recorder(client, controller="kars-controller", instance=settings.identity[:LONGEST_INSTANCE])
+        self.cluster = Cluster(client, settings, recorder=self.recorder, metrics=self.metrics)
+        self.engine = Engine(self.cluster, reconcilers, metrics=self.metrics)
+        self.lease = Lease(client, Key(settings.namespace, settings.lease_name), identity=settings.identity)
+        self.health = Health(alive=self.faults, ready=self.unready, metrics=self.metrics.render)
+        self.background: list[asyncio.Task[None]] = []
+        self.metrics.describe(settings, metadata.version("kars"))
+        self.metrics.watch(self.samples)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Serve until `stop` is set or something ends that should not; the exit status."""
+        await self.listen()
+        self.background = [
+            asyncio.create_task(informer.run(), name=f"informer-{informer.kind.plural}")
+            for informer in self.cluster.informers()
+        ]
+        self.background.append(asyncio.create_task(self.recorder.run(), name="events"))
+        lead = asyncio.create_task(self.lead(), name="lead")
+        ending = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait([lead, ending, *self.background], return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                log.info("process.draining", extra={"seconds": DRAIN_SECONDS})
+                await self.engine.drain()
+                return 0
+            return self.explain([lead, *self.background])
+        finally:
+            await self.engine.stop()
+            await cancel([lead, ending])
+            await self.lease.release()
+            await cancel(self.background)
+            await self.cluster.close()
+            await self.health.stop()
+            log.info("process.ended")
+
+    async def listen(self) -> None:
+        """Serve health and metrics, unless that is off."""
+        host, _, port = self.settings.metrics_address.rpartition(":")
+        if port:
+            await self.health.start(host.strip("[]"), int(port))
+            log.info("process.listening", extra={"host": host, "port": self.health.port})
+
+    async def lead(self) -> None:
+        """Become the leader, wait until everything is known, and reconcile for as long as the lease holds."""
+        if self.settings.leader_election:
+            await self.lease.acquire()
+        log.info("process.leading", extra={"identity": self.settings.identity})
+        self.cluster.version = await self.client.version()
+        self.metrics.leader.set(1)
+        holding = [asyncio.create_task(self.lease.hold(), name="hold")] if self.settings.leader_election else []
+        working = asyncio.create_task(self.work(), name="work")
+        try:
+            done, _ = await asyncio.wait([*holding, working], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
+        finally:
+            self.metrics.leader.set(0)
+            await self.engine.stop()
+            await cancel([working, *holding])
+
+    async def work(self) -> None:
+        """Reconcile, as soon as everything that is watched was listed."""
+        began = time.monotonic()
+        while waiting := unsynced(self.cluster.informers()):
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await waiting[0].synced.wait()
+            except TimeoutError:
+                log.warning("process.waiting", extra={"kinds": ", ".join(one.kind.plural for one in waiting)})
+        log.info("process.synced", extra={"seconds": round(time.monotonic() - began, 3)})
+        await self.engine.run()
+
+    def explain(self, tasks: Iterable[asyncio.Task[None]]) -> int:
+        """Say why the process ends by itself; the exit status."""
+        for task in tasks:
+            if not task.done() or task.cancelled():
+                continue
+            error = task.exception()
+            if isinstance(error, Lost):
+                log.error("process.lost", extra={"error": str(error)})
+            else:
+                log.error("process.failed", exc_info=error, extra={"task": task.get_name()})
+        return 1
+
+    # --- what health and metrics ask
+
+    def faults(self) -> list[str]:
+        """Return what is broken for good in this process."""
+        return [f"task {task.get_name()} ended" for task in self.background if task.done()]
+
+    def unready(self) -> list[str]:
+        """Return what this process does not know (any more); a standby that knows everything is ready."""
+        now = time.monotonic()
+        found = [f"{one.kind.plural} were not listed yet" for one in unsynced(self.cluster.informers())]
+        found += [
+            f"{one.kind.plural} were last heard of {now - one.seen:.0f} s ago"
+            for one in self.cluster.informers()
+            if one.synced.is_set() and now - one.seen > STALE
+        ]
+        return found + self.faults()
+
+    def samples(self) -> Iterator[Metric]:
+        """Return what is read off the parts at a scrape."""
+        yield from scrape.queues(self.engine.queue, list(self.engine.reconcilers))
+        yield from scrape.watches(self.cluster.informers())
+        yield scrape.requests(self.client)
+
+
+def unsynced(informers: Iterable[Informer[Any]]) -> list[Informer[Any]]:
+    """Return those that have not listed yet."""
+    return [one for one in informers if not one.synced.is_set()]
+
+
+async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until they are gone."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
