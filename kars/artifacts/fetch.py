@@ -15,7 +15,7 @@ from kars.artifacts.evidence import Evidence, Verified, examine, layers_of
 from kars.artifacts.held import Owner
 from kars.artifacts.references import Repository
 from kars.artifacts.refused import Refused
-from kars.artifacts.registry import Registry, manifest_of
+from kars.artifacts.registry import Registry, Wallet, manifest_of
 from kars.artifacts.signatures import (
     BUNDLE,
     SIGNATURE_BYTES,
@@ -27,7 +27,6 @@ from kars.artifacts.signatures import (
     Target,
 )
 from kars.artifacts.signers import SignerPolicy
-from kars.artifacts.tokens import Basic
 from kars.model.common import OciArtifactRef
 
 __all__ = ["Artifacts", "Refused", "Verified"]
@@ -54,7 +53,7 @@ class Artifacts:
         *,
         trusted_root: bytes | None = None,
         insecure_hosts: frozenset[str] = frozenset(),
-        credentials: Mapping[str, Basic] | None = None,
+        credentials: Wallet | None = None,
         azure: Azure | None = None,
     ) -> None:
         self.insecure_hosts = insecure_hosts

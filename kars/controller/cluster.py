@@ -130,9 +130,9 @@ class Cluster:
     def artifacts(self) -> Artifacts:
         """What fetches signed artifacts; made, and its libraries loaded, when one is named for the first time."""
         if self.given_artifacts is None:
-            from kars.artifacts.fetch import Artifacts
+            from kars.artifacts import configured
 
-            self.given_artifacts = Artifacts()
+            self.given_artifacts = configured.artifacts(self.settings)
         return self.given_artifacts
 
     # --- what is watched
