@@ -1,4 +1,4 @@
-"""Make the chart's values.schema.json and the table of its values: `python charts/schema.py charts/kars docs/values.md`.
+"""Make the chart's values.schema.json and the table of its values (`python charts/schema.py charts/kars docs/values.md`).
 
 values.yaml is the source: a value's description is the `# --` comment above it, its type is its default's, and an
 `# @schema` comment adds what the default does not show, as JSON. The router's settings come from the core's own table.
@@ -89,7 +89,11 @@ def definitions() -> Schema:
     text = {"type": "string"}
     texts = {"type": "object", "additionalProperties": text}
     quantity = {"type": ["string", "integer", "number"]}
-    variable = {"name": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}, "value": text, "valueFrom": {"type": "object"}}
+    variable = {
+        "name": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+        "value": text,
+        "valueFrom": {"type": "object"},
+    }
     return {
         "labels": texts,
         "annotations": texts,
@@ -221,7 +225,8 @@ def values(made: Schema, defaults: Any, path: str = "") -> Iterator[tuple[str, A
 def table(made: Schema, defaults: Schema) -> str:
     """Write the page of values."""
     rows = "".join(
-        f"| `{path}` | `{json.dumps(default)}` | {text} |\n".replace("\\|", "|") for path, default, text in values(made, defaults)
+        f"| `{path}` | `{json.dumps(default)}` | {text} |\n".replace("\\|", "|")
+        for path, default, text in values(made, defaults)
     )
     refused = "".join(f"| `{path}` | {reason} |\n" for path, reason in REFUSED.items())
     return (

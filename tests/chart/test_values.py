@@ -126,7 +126,12 @@ def test_settings_of_the_router_reach_it_as_they_were_written(tmp_path):
     [
         ("controller.byoStrict", True, "BYO_STRICT_MODE", "1"),
         ("inferenceRouter.image.tag", "9", "INFERENCE_ROUTER_IMAGE", "karsacr.azurecr.io/kars-inference-router:9"),
-        ("inferenceRouter.azure.openai.endpoint", "https://a.example.com", "AZURE_OPENAI_ENDPOINT", "https://a.example.com"),
+        (
+            "inferenceRouter.azure.openai.endpoint",
+            "https://a.example.com",
+            "AZURE_OPENAI_ENDPOINT",
+            "https://a.example.com",
+        ),
         ("sandbox.image.repository", "r.example.com/s", "SANDBOX_IMAGE", "r.example.com/s:latest"),
         ("runtimes.openaiAgents.image", "a:1", "OPENAI_AGENTS_RUNTIME_IMAGE", "a:1"),
         ("runtimes.mafPython.image", "a:1", "MAF_RUNTIME_IMAGE", "a:1"),
@@ -173,7 +178,10 @@ def controller(objects):
 
 def test_the_pod_knows_its_own_names():
     env = {each["name"]: each for each in controller(render())["env"]}
-    fields = {name: env[name]["valueFrom"]["fieldRef"]["fieldPath"] for name in ("POD_NAMESPACE", "POD_NAME", "CONTROLLER_POD_NAME")}
+    fields = {
+        name: env[name]["valueFrom"]["fieldRef"]["fieldPath"]
+        for name in ("POD_NAMESPACE", "POD_NAME", "CONTROLLER_POD_NAME")
+    }
     assert fields == {
         "POD_NAMESPACE": "metadata.namespace",
         "POD_NAME": "metadata.name",
