@@ -193,8 +193,13 @@ def test_with_the_sre_agent_the_controller_may_give_away_its_two_roles_and_no_ot
     ]
     assert {(resource, verb, names) for _, _, resource, verb, names in given} == {
         ("clusterroles", "bind", ("kars-sre-writer-quotas", "kars-sre-writer-workloads")),
-        ("serviceaccounts", "impersonate", ("sre-writer",)),
     }
+    tokens = {
+        row[4]
+        for row in rules(render(EVERYTHING), "kars-controller", "kars-controller-sre")
+        if row[2].endswith("/token")
+    }
+    assert tokens == {("sre-writer",)}
 
 
 def test_leases_are_only_the_releases_own():

@@ -538,7 +538,6 @@ def test_a_sandbox_makes_and_deletes_children_of_its_own(family):
     [
         (child(of="vault"), "only touch its own children"),
         (sandbox("kid"), "only touch its own children"),
-        (child(namespace="elsewhere"), "only touch KarsSandboxes in namespace kars-system"),
         (child(labels={"kars.azure.com/role": "sre"}), "sre"),
         (child("sre", labels={"kars.azure.com/role": "sre"}), "sre"),
         (child("sre"), "sre"),
