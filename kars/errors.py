@@ -8,6 +8,12 @@
     └── FailureError      exit 1   everything else that a person has to act on
         ├── PolicyError            a policy file is not valid
         ├── ResourceError          a custom resource is not valid
+        │   ├── Unfit              nothing can be published of a policy (policy.compiled)
+        │   └── Unplannable        no pod can be made of a sandbox (desired)
+        ├── ApiError               an answer of the API server that is no success (kube.errors): Missing, Conflict,
+        │                          Gone, Invalid (Immutable), Forbidden; Busy is retryable
+        ├── NotOurs                an object that is needed belongs to somebody else (controller)
+        ├── Refused                a signed artifact is not used (artifacts)
         ├── AuditError             the audit log is broken or cannot be read
         └── UnavailableError       a listener, socket or process is not there (yet); retryable
 

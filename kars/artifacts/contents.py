@@ -21,7 +21,7 @@ import msgspec
 from kars.artifacts import corpus, strict
 from kars.artifacts.refused import Refused
 from kars.artifacts.strict import NotCanonical
-from kars.model.base import Model
+from kars.model.base import Frozen, Model
 from kars.model.common import EXACT
 from kars.model.inference import InferencePolicySpec
 from kars.model.mcp import McpServerSpec
@@ -180,10 +180,13 @@ def profile(body: bytes) -> dict[str, Any]:
     return document
 
 
-def part_of(spec: type, name: str, *fields: str) -> type[msgspec.Struct]:
+def part_of(spec: type[Model], name: str, *fields: str) -> type[msgspec.Struct]:
     """Make a struct of some members of a resource's spec, with the types that they have there."""
     hints = get_type_hints(spec, include_extras=True)
-    return msgspec.defstruct(name, [(field, hints[field], None) for field in fields], bases=(Model,))
+    members = {"__module__": __name__, "__annotations__": {field: hints[field] for field in fields}}
+    defaults = {field.name: field.default for field in msgspec.structs.fields(spec) if field.name in fields}
+    made: type[msgspec.Struct] = Frozen(name, (Model,), members | defaults)
+    return made
 
 
 def json_reader(kind: type[msgspec.Struct]) -> Callable[[bytes], dict[str, Any]]:

@@ -94,6 +94,8 @@ class Cluster:
         self.metrics = metrics
         self.given_artifacts = artifacts
         self.now: Callable[[], datetime] = now or utc_now
+        # Of the API server; the process asks before anything is reconciled.
+        self.version: tuple[int, int] = (0, 0)
         self.listeners: list[Listener] = []
         self.known_owners: dict[status.Owners, status.Owners] = {}
         self.sandbox_names: dict[str, set[Key]] = {}

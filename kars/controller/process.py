@@ -136,6 +136,7 @@ class Process:
         if self.settings.leader_election:
             await self.lease.acquire()
         log.info("process.leading", extra={"identity": self.settings.identity})
+        self.cluster.version = await self.client.version()
         self.metrics.leader.set(1)
         holding = [asyncio.create_task(self.lease.hold(), name="hold")] if self.settings.leader_election else []
         working = asyncio.create_task(self.work(), name="work")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -31,8 +31,15 @@ class Temporary(Exception):
 class Reconciler(Protocol):
     """Brings the cluster to what one kind of resource says. Calls for one key never overlap."""
 
-    kind: ClassVar[type[Resource]]
-    finalizer: ClassVar[str]  # empty: none is set, `finalize` is never called
+    @property
+    def kind(self) -> type[Resource]:
+        """The kind that it reconciles."""
+        ...
+
+    @property
+    def finalizer(self) -> str:
+        """What keeps a resource until `finalize` is done; empty: none is set, and `finalize` is never called."""
+        ...
 
     async def reconcile(self, resource: Resource, cluster: Cluster) -> Done:
         """Make it so. The engine has set the finalizer, and calls again when anything it watches changes."""

@@ -51,6 +51,7 @@ CONFIG_MAP = Type("v1", "ConfigMap", "configmaps")
 SERVICE = Type("v1", "Service", "services")
 POD = Type("v1", "Pod", "pods")
 VOLUME_CLAIM = Type("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+VOLUME = Type("v1", "PersistentVolume", "persistentvolumes", namespaced=False)
 RESOURCE_QUOTA = Type("v1", "ResourceQuota", "resourcequotas")
 DEPLOYMENT = Type("apps/v1", "Deployment", "deployments")
 STATEFUL_SET = Type("apps/v1", "StatefulSet", "statefulsets")
@@ -76,6 +77,7 @@ BUILT_IN = {
         SERVICE,
         POD,
         VOLUME_CLAIM,
+        VOLUME,
         RESOURCE_QUOTA,
         DEPLOYMENT,
         STATEFUL_SET,

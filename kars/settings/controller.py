@@ -96,6 +96,8 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     watch_timeout: int = 200
     metrics_address: str = "0.0.0.0:9091"
     approval_ceiling: int = 86_400
+    # Networks that are not global and that key sets of token issuers may be fetched from (ISSUER_NETWORKS, by comma).
+    issuer_networks: tuple[str, ...] = ()
     signer_issuers: tuple[str, ...] = ()
     signer_subjects: tuple[str, ...] = ()
     conformance_image: str = "ghcr.io/azure/kars/conformance-runner:latest"

@@ -311,6 +311,12 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
             "Longest time that an EgressApproval may run",
         ),
         Variable(
+            "ISSUER_NETWORKS",
+            "issuer_networks",
+            listed,
+            "Networks that are not global and that token issuers' key sets may be fetched from, comma-separated",
+        ),
+        Variable(
             "KARS_SIGNER_FULCIO_ISSUERS",
             "signer_issuers",
             listed,

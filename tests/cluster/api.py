@@ -96,6 +96,14 @@ class Api:
         """Delete an object."""
         return self.request("DELETE", path, body)
 
+    def drop(self, path: str, body: Mapping[str, object] | None = None) -> None:
+        """Delete an object if it is there."""
+        try:
+            self.delete(path, body)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
     def close(self) -> None:
         """Close every connection."""
         self.session.close()

@@ -1,10 +1,11 @@
 """Bind pods to nodes: by node selector, and by namespace where a test says whose a namespace is."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
-from tests.cluster.api import Object
+from tests.cluster.api import ApiError, Object
 from tests.cluster.watching import Mirror, Session, key
 
 
@@ -47,7 +48,9 @@ class Scheduler:
         if node := self.choose(metadata["namespace"], spec.get("nodeSelector", {}), nodes):
             target = {"apiVersion": "v1", "kind": "Node", "name": node}
             path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/binding"
-            await session.persist("POST", path, {"metadata": {"name": metadata["name"]}, "target": target})
+            # What is refused now is looked at again when it changes; in a namespace that goes, nothing is bound.
+            with contextlib.suppress(ApiError):
+                await session.persist("POST", path, {"metadata": {"name": metadata["name"]}, "target": target})
 
     def choose(self, namespace: str, selector: dict[str, str], nodes: list[Object]) -> str:
         """The node for a pod, or nothing."""
@@ -64,5 +67,5 @@ class Scheduler:
 
 def is_ready(node: Object) -> bool:
     """Whether a node says that it is ready."""
-    conditions = node.get("status", {}).get("conditions", [])
+    conditions = node.get("status", {}).get("conditions") or []
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

@@ -1,0 +1,370 @@
+"""The reconciler of KarsSandbox: gather facts, plan, bring, ask the routers, say how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import msgspec
+
+from kars.controller import gather, standing, teardown
+from kars.controller.allowlists import Settled, settle
+from kars.controller.children import NotOurs
+from kars.controller.cluster import Cluster
+from kars.controller.gather import Blocked
+from kars.controller.images import Images
+from kars.controller.index import Index, Target
+from kars.controller.reconcile import Done
+from kars.controller.references import DEFAULT_TOOL_POLICY, mcp_servers, tool_policy
+from kars.controller.standing import Standing
+from kars.desired import names
+from kars.desired.conditions import merge, say
+from kars.desired.facts import Facts, Unplannable
+from kars.desired.plan import plan
+from kars.kube import types
+from kars.kube.types import Key, Object
+from kars.model.base import Resource
+from kars.model.common import Condition
+from kars.model.sandbox import KarsSandbox
+from kars.model.trust import TrustGraph
+from kars.policy.compiled.canonical import digest
+from kars.policy.compiled.egress import allowlist_digest
+
+# Seconds until the routers are asked again: at first soon, since a mount takes a moment, then ever more rarely.
+FIRST_LOOK, LAST_LOOK, GROWTH = 1.0, 15.0, 1.6
+
+# What is looked at again although nothing told of a change: an artifact, a name.
+RECHECK = 60.0
+
+# Kinds of bundle by the file that each is made of: those that the router reports, and those that it does not read yet.
+REPORTED = {"InferencePolicy": "inference-policy.json", "EgressAllowlist": "allowlist.json"}
+UNREPORTED = {"AgtProfile": "agt-profile.yaml", "Memory": "binding.json"}
+
+# What a plan may stop wanting, and what then goes. A volume claim stays: with it would go what the agent wrote.
+SWEPT = (types.CONFIG_MAP, types.SECRET, types.DISRUPTION_BUDGET)
+
+# Under which target a sandbox's own namespace stands in the index.
+INSIDE = "inside"
+SRE = "sre"
+
+
+class Sandboxes:
+    """Brings each sandbox to what its KarsSandbox says."""
+
+    kind: ClassVar[type[Resource]] = KarsSandbox
+    finalizer: ClassVar[str] = names.FINALIZERS["KarsSandbox"]
+
+    def __init__(self) -> None:
+        self.images = Images()
+        self.index = Index()
+        self.parents: dict[Key, str] = {}
+        # How often each sandbox's routers were asked since they last agreed.
+        self.looks: dict[Key, int] = {}
+
+    async def reconcile(self, resource: Resource, cluster: Cluster) -> Done:
+        """Make the sandbox so; what stands in the way becomes a condition."""
+        assert isinstance(resource, KarsSandbox)  # noqa: S101 - the engine gives what `kind` asks for
+        try:
+            return await self.make(resource, cluster)
+        except Blocked as block:
+            phase, told = standing.blocked(
+                block.reason,
+                str(block),
+                final=block.final,
+                suspended=resource.spec.suspended,
+                before=known(resource),
+            )
+            await self.write(resource, cluster, phase, told)
+            return Done(after=RECHECK if block.final else LAST_LOOK)
+
+    async def make(self, sandbox: KarsSandbox, cluster: Cluster) -> Done:
+        """Gather, plan, bring, look."""
+        platform = cluster.settings.platform
+        check_name(sandbox, cluster)
+        advice = gather.check_runtime(sandbox, strict=platform.byo_strict)
+        allowlist = await settle(sandbox, cluster)
+        facts, missing = await gather_facts(sandbox, cluster, allowlist)
+        try:
+            wanted = plan(facts)
+        except Unplannable as error:
+            raise Blocked(error.reason, str(error)) from error
+        if platform.require_signed_images:
+            wanted = plan(msgspec.structs.replace(facts, pinned=await self.images.pin(wanted, cluster)))
+        if allowlist.degraded:
+            # What shuts the doors is brought, what opens them is not.
+            wanted = tuple(one for one in wanted if one["kind"] != "Deployment")
+        try:
+            await cluster.children.bring(wanted, manager=names.MANAGER)
+        except NotOurs as foreign:
+            raise Blocked("NamespaceNotOwned", str(foreign)) from foreign
+        await sweep(sandbox, wanted, cluster)
+        extra = [*allowlist.conditions, *servers_condition(sandbox, missing), *contract_condition(advice)]
+        if allowlist.degraded:
+            phase, told = standing.blocked(
+                allowlist.degraded,
+                allowlist.message,
+                final=True,
+                suspended=sandbox.spec.suspended,
+                before=known(sandbox),
+            )
+            await self.write(sandbox, cluster, phase, [*told, *extra])
+            return Done(after=allowlist.after or RECHECK)
+        return await self.look(sandbox, cluster, wanted, extra, after=allowlist.after)
+
+    async def look(
+        self,
+        sandbox: KarsSandbox,
+        cluster: Cluster,
+        wanted: Iterable[Object],
+        extra: list[Condition],
+        *,
+        after: float | None,
+    ) -> Done:
+        """Ask pods and routers how it stands, write that, and say when to look again."""
+        found = await self.standing(sandbox, cluster, wanted)
+        phase, told = standing.conditions(found)
+        await self.write(sandbox, cluster, phase, [*told, *extra], pods=pod_names(sandbox, cluster))
+        key = key_of(sandbox)
+        if told[0].status == "True" or sandbox.spec.suspended:
+            self.looks.pop(key, None)
+            return Done(after=after)
+        looks = self.looks[key] = self.looks.get(key, 0) + 1
+        again = min(LAST_LOOK, FIRST_LOOK * GROWTH**looks)
+        return Done(after=min(again, after) if after else again)
+
+    async def standing(self, sandbox: KarsSandbox, cluster: Cluster, wanted: Iterable[Object]) -> Standing:
+        """Return what is known of pods and routers."""
+        name = sandbox.metadata.name
+        namespace = names.namespace(name)
+        deployment = cluster.children.find(types.DEPLOYMENT, Key(namespace, name)) or {}
+        status = deployment.get("status") or {}
+        pods = [pod for pod in cluster.pods(key_of(sandbox)) if not pod.deleting]
+        current = status.get("observedGeneration", 0) >= deployment.get("metadata", {}).get("generation", 1)
+        base = Standing(
+            suspended=sandbox.spec.suspended,
+            before=known(sandbox),
+            updated=status.get("updatedReplicas", 0) if current else 0,
+            ready=sum(pod.ready for pod in pods),
+            waiting=tuple((pod.key.name, pod.reason, pod.message) for pod in pods if not pod.ready and pod.reason),
+            refused=next(
+                (one.get("message", "") for one in status.get("conditions", ()) if one.get("type") == "ReplicaFailure"),
+                "",
+            ),
+            mounted=mounted(wanted),
+            unreported=unreported(wanted),
+        )
+        if sandbox.spec.suspended or standing.runtime(base).status != "True":
+            return base
+        key = key_of(sandbox)
+        heard = (await cluster.echo.ask([key], fresh=True))[key]
+        return msgspec.structs.replace(
+            base,
+            deaf=heard.error,
+            heard={kind: (heard.digest(kind), heard.last_error(kind)) for kind in base.mounted},
+        )
+
+    async def write(
+        self,
+        sandbox: KarsSandbox,
+        cluster: Cluster,
+        phase: str,
+        wanted: Iterable[Condition],
+        *,
+        pods: str = "",
+    ) -> None:
+        """Write the status when it differs, and tell an event when Ready changed."""
+        now, generation = cluster.now(), sandbox.metadata.generation
+        before = known(sandbox)
+        after = merge(before, wanted, generation=generation, now=now)
+        name = sandbox.metadata.name
+        status: dict[str, Any] = {
+            "phase": phase,
+            "namespace": names.namespace(name),
+            "inferenceEndpoint": f"http://{name}.{names.namespace(name)}.svc.cluster.local:8443",
+            "runtimeKind": sandbox.spec.runtime.kind,
+            "observedGeneration": generation,
+            "conditions": msgspec.to_builtins(after),
+        }
+        if pods:
+            status["sandboxPod"] = pods
+        if await cluster.write_status(sandbox, status):
+            announce(sandbox, cluster, before, after)
+
+    async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
+        """Take down what the sandbox was made of; true once its namespace is gone."""
+        assert isinstance(resource, KarsSandbox)  # noqa: S101 - the engine gives what `kind` asks for
+        self.looks.pop(key_of(resource), None)
+        return await teardown.finalize(resource, cluster)
+
+    def touched(self, kind: str, key: Key, cluster: Cluster) -> Iterable[Key]:
+        """Return the sandboxes that depend on an object that changed."""
+        if kind == KarsSandbox.__name__:
+            return self.related(key, cluster)
+        found = self.index.find(kind, key) | self.index.find(INSIDE, Key("", key.namespace or key.name))
+        if kind == TrustGraph.__name__:
+            return found | set(self.index.targets)
+        return found
+
+    def related(self, key: Key, cluster: Cluster) -> Iterable[Key]:
+        """Take in what a sandbox depends on now; its parents, old and new, must know of it."""
+        sandbox = cluster.resource(KarsSandbox, key)
+        self.index.put(key, targets(sandbox, cluster) if sandbox else ())
+        parent = sandbox.metadata.labels.get(names.PARENT, "") if sandbox else ""
+        before = self.parents.pop(key, "")
+        if parent:
+            self.parents[key] = parent
+        return {Key(key.namespace, name) for name in (before, parent) if name and name != (parent and before)}
+
+
+async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settled) -> tuple[Facts, tuple[str, ...]]:
+    """Gather everything that the plan depends on, and a sentence for each McpServer that the sandbox is not given."""
+    settings = cluster.settings
+    model, inference = gather.find_model(sandbox, cluster)
+    gather.check_endpoint(cluster, model)
+    servers, missing = await gather.find_servers(sandbox, cluster)
+    return Facts(
+        sandbox=sandbox,
+        platform=settings.platform,
+        model=model,
+        inference=inference,
+        tools=gather.find_tools(sandbox, cluster),
+        memory=gather.find_memory(sandbox, cluster),
+        mcp=servers,
+        card=gather.find_card(sandbox, cluster),
+        trust=gather.find_trust(sandbox, cluster),
+        endpoints=allowlist.endpoints,
+        allowlist=allowlist.document,
+        allowlist_digest=allowlist_digest(allowlist.document),
+        new_tokens=gather.new_tokens(names.namespace(sandbox.metadata.name), cluster),
+        credentials=await gather.find_credentials(cluster),
+        blocklist=gather.find_blocklist(cluster),
+        children=gather.spawned(sandbox, cluster),
+        native_sidecars=cluster.version >= (1, 29),
+        sleep_actions=cluster.version >= (1, 30),
+        image_volumes=cluster.version >= (1, 35),
+        api_server=(settings.api_server_host, settings.api_server_port),
+        sre=may_be_sre(sandbox, cluster),
+    ), missing
+
+
+def targets(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Target]:
+    """Return everything whose change concerns a sandbox."""
+    namespace, name = sandbox.metadata.namespace, sandbox.metadata.name
+    yield INSIDE, Key("", names.namespace(name))
+    yield "ConfigMap", Key(namespace, f"inferencepolicy-{sandbox.spec.inference_ref.name}-profile")
+    yield "InferencePolicy", Key(namespace, sandbox.spec.inference_ref.name)
+    policy = tool_policy(sandbox)
+    if policy is not None:
+        for place in {namespace, cluster.settings.namespace} if policy == DEFAULT_TOOL_POLICY else {namespace}:
+            yield "ConfigMap", Key(place, f"toolpolicy-{policy}-profile")
+            yield "ToolPolicy", Key(place, policy)
+    if sandbox.spec.memory_ref is not None:
+        yield "ConfigMap", Key(namespace, f"karsmemory-{sandbox.spec.memory_ref.name}-binding")
+        yield "KarsMemory", Key(namespace, sandbox.spec.memory_ref.name)
+    for server in mcp_servers(sandbox):
+        yield "ConfigMap", Key(namespace, f"mcp-{server}-jwks")
+        yield "Secret", Key(namespace, f"mcp-{server}-signing")
+        yield "McpServer", Key(namespace, server)
+    if sandbox.spec.a2a is not None and sandbox.spec.a2a.agent_ref is not None:
+        yield "ConfigMap", Key(namespace, f"a2aagent-{sandbox.spec.a2a.agent_ref.name}-card")
+        yield "A2AAgent", Key(namespace, sandbox.spec.a2a.agent_ref.name)
+
+
+def check_name(sandbox: KarsSandbox, cluster: Cluster) -> None:
+    """Refuse a sandbox whose namespace would be one of the control plane's."""
+    name, namespace = sandbox.metadata.name, names.namespace(sandbox.metadata.name)
+    if namespace in {cluster.settings.namespace, "kars-system"}:
+        raise Blocked("NameReserved", f"the name {name} is reserved: its namespace {namespace} is the controller's own")
+    if name == SRE and not may_be_sre(sandbox, cluster):
+        raise Blocked("NameReserved", f"the name {name} is reserved for the sandbox that the chart installs")
+
+
+def may_be_sre(sandbox: KarsSandbox, cluster: Cluster) -> bool:
+    """Whether this is the sandbox that may reach the API server: name, label and place agree, not the label alone."""
+    return (
+        sandbox.metadata.name == SRE
+        and sandbox.metadata.labels.get(names.ROLE) == SRE
+        and sandbox.metadata.namespace == cluster.settings.namespace
+    )
+
+
+def mounted(wanted: Iterable[Object]) -> dict[str, str]:
+    """Return the digests of the bundles that the router reports, as they are planned."""
+    found = {}
+    for one in wanted:
+        for kind, file in REPORTED.items():
+            if one["kind"] == "ConfigMap" and file in (one.get("data") or {}):
+                found[kind] = digest([(file, one["data"][file].encode())])
+    return found
+
+
+def unreported(wanted: Iterable[Object]) -> tuple[str, ...]:
+    """Return the kinds of bundle that are mounted and that the router of this version does not report."""
+    files = {file for one in wanted if one["kind"] == "ConfigMap" for file in (one.get("data") or {})}
+    return tuple(kind for kind, file in UNREPORTED.items() if file in files)
+
+
+async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster) -> None:
+    """Delete the copies, projections and claims of a sandbox that are not wanted any more."""
+    namespace = names.namespace(sandbox.metadata.name)
+    kept = {(one["kind"], one["metadata"]["name"]) for one in wanted}
+    for kind in SWEPT:
+        for key, found in cluster.children.find_all(kind, namespace=namespace):
+            if (kind.kind, key.name) not in kept and not stays(found):
+                await cluster.children.remove(kind, key)
+
+
+def stays(found: Object) -> bool:
+    """Whether an object of a sandbox's namespace has another writer than this reconciler, or is kept for its tokens."""
+    labels = found["metadata"].get("labels") or {}
+    token = found["kind"] == "Secret" and found["metadata"]["name"] in gather.TOKENS
+    return token or labels.get(names.ARTIFACT) == "egress-approvals"
+
+
+def key_of(sandbox: KarsSandbox) -> Key:
+    """Return where a sandbox is."""
+    return Key(sandbox.metadata.namespace, sandbox.metadata.name)
+
+
+def known(sandbox: KarsSandbox) -> tuple[Condition, ...]:
+    """Return the conditions as they were last seen."""
+    return sandbox.status.conditions if sandbox.status else ()
+
+
+def pod_names(sandbox: KarsSandbox, cluster: Cluster) -> str:
+    """Return the names of the sandbox's pods."""
+    pods = cluster.pods(key_of(sandbox))
+    return ",".join(sorted(pod.key.name for pod in pods if not pod.deleting))
+
+
+def servers_condition(sandbox: KarsSandbox, missing: Iterable[str]) -> list[Condition]:
+    """Return the condition of the McpServers; none when the sandbox asks for none."""
+    if not mcp_servers(sandbox):
+        return []
+    words = "; ".join(missing)
+    if words:
+        return [say("McpServersAvailable", "False", "McpServersMissing", words)]
+    return [say("McpServersAvailable", "True", "Reconciled")]
+
+
+def contract_condition(advice: str) -> list[Condition]:
+    """Return the advice on a BYO image."""
+    return [say("BYOContractAdvisory", "True", "ContractAdvice", advice)] if advice else []
+
+
+def announce(sandbox: KarsSandbox, cluster: Cluster, before: Iterable[Condition], after: Iterable[Condition]) -> None:
+    """Tell an event when Ready changed its status or its reason."""
+    old = next((one for one in before if one.type == "Ready"), None)
+    new = next(one for one in after if one.type == "Ready")
+    if old is not None and (old.status, old.reason) == (new.status, new.reason):
+        return
+    about = cluster.document(KarsSandbox, key_of(sandbox))
+    if about is not None:
+        bad = any(one.type == "Degraded" and one.status == "True" for one in after)
+        cluster.recorder.tell(
+            about,
+            reason=new.reason,
+            action="Reconcile",
+            note=new.message or new.reason,
+            type="Warning" if bad else "Normal",
+        )

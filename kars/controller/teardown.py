@@ -1,0 +1,63 @@
+"""Take a sandbox down: its children, its namespace, what it has outside of that; nothing that is not its own."""
+
+from __future__ import annotations
+
+from kars.artifacts import held
+from kars.controller.allowlists import owner_of
+from kars.controller.cluster import Cluster
+from kars.desired import names
+from kars.kube import types
+from kars.kube.errors import Missing
+from kars.kube.types import Key
+from kars.model.sandbox import KarsSandbox
+
+
+async def finalize(sandbox: KarsSandbox, cluster: Cluster) -> bool:
+    """Return whether everything is gone. Idempotent: each call does what is left to do."""
+    await dismiss(sandbox, cluster)
+    namespace = Key("", names.namespace(sandbox.metadata.name))
+    found = cluster.children.find(types.NAMESPACE, namespace)
+    if found is not None and cluster.owns(Key(sandbox.metadata.namespace, sandbox.metadata.name)):
+        if not found["metadata"].get("deletionTimestamp"):
+            await keep_volume(sandbox, cluster)
+            await cluster.children.remove(types.NAMESPACE, namespace)
+        return False
+    for kind, key in outside(sandbox, cluster):
+        await cluster.children.remove(kind, key)
+    return True
+
+
+async def dismiss(sandbox: KarsSandbox, cluster: Cluster) -> None:
+    """Delete the sandboxes that this one spawned: nobody else would."""
+    for child in list(cluster.resources(KarsSandbox, namespace=sandbox.metadata.namespace)):
+        metadata = child.metadata
+        spawned = metadata.labels.get(names.PARENT) == sandbox.metadata.name
+        if spawned and metadata.name != sandbox.metadata.name and metadata.deletion_timestamp is None:
+            key = Key(metadata.namespace, metadata.name)
+            await cluster.client.delete(types.custom(KarsSandbox), key, uid=metadata.uid)
+
+
+async def keep_volume(sandbox: KarsSandbox, cluster: Cluster) -> None:
+    """Let the volume outlive its claim where the sandbox asks for that."""
+    persistence = sandbox.spec.sandbox.persistence
+    if persistence is None or persistence.reclaim != "Retain":
+        return
+    claim = Key(names.namespace(sandbox.metadata.name), names.data_claim(sandbox.metadata.name))
+    try:
+        volume = (await cluster.client.get(types.VOLUME_CLAIM, claim)).get("spec", {}).get("volumeName")
+        if volume:
+            patch = {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
+            await cluster.client.merge(types.VOLUME, Key("", volume), patch)
+    except Missing:
+        return
+
+
+def outside(sandbox: KarsSandbox, cluster: Cluster) -> list[tuple[types.Type, Key]]:
+    """Return what a sandbox has beyond its own namespace."""
+    namespace, name = sandbox.metadata.namespace, sandbox.metadata.name
+    spawner = Key(namespace, names.spawner(name))
+    return [
+        (types.ROLE_BINDING, spawner),
+        (types.ROLE, spawner),
+        (types.CONFIG_MAP, Key(cluster.settings.namespace, held.name(owner_of(sandbox)))),
+    ]
