@@ -1,4 +1,6 @@
-"""The controller: one process     settings to running tasks, signals, leadership, the way out; `crds` looks whether the cluster is one
+"""The controller: one process that keeps the cluster as the resources say.
+
+process     settings to running tasks, signals, leadership, the way out; `crds` looks whether the cluster is one
 engine      the loop: changes become keys, keys calls of reconcilers, and what these say the next look
 queue       keys that wait, one worker a key, turns between kinds, backoff with jitter
 reconcile   what a reconciler is: resource in, outcome out; `roster` names who reconciles what

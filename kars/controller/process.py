@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 STALE = 180.0
 # Seconds between two lines about what is waited for at the start.
 PATIENCE = 15.0
+# Seconds that an informer waits for the one before it to have listed.
+LIST_TURN = 1.0
 # Seconds between two questions for the API server's version, without which nothing can be planned.
 VERSION_PAUSE = 2.0
 # The API server takes no longer name of who tells an event.
@@ -105,10 +107,7 @@ class Process:
     async def run(self, stop: asyncio.Event) -> int:
         """Serve until `stop` is set or something ends that should not; the exit status."""
         await self.listen()
-        self.background = [
-            asyncio.create_task(informer.run(), name=f"informer-{informer.kind.plural}")
-            for informer in self.cluster.informers()
-        ]
+        self.background = list(self.open_watches())
         self.background.append(asyncio.create_task(self.recorder.run(), name="events"))
         lead = asyncio.create_task(self.lead(), name="lead")
         ending = asyncio.create_task(stop.wait(), name="stop")
@@ -127,6 +126,14 @@ class Process:
             await self.cluster.close()
             await self.health.stop()
             log.info("process.ended")
+
+    def open_watches(self) -> Iterator[asyncio.Task[None]]:
+        """Start the informers, each when the one before has listed: what a list takes to decode is needed once only."""
+        before: Informer[Any] | None = None
+        for informer in self.cluster.informers():
+            name = f"informer-{informer.kind.plural}"
+            yield asyncio.create_task(in_turn(informer, before), name=name)
+            before = informer
 
     async def listen(self) -> None:
         """Serve health and metrics, unless that is off."""
@@ -208,6 +215,15 @@ class Process:
         yield from scrape.queues(self.engine.queue, list(self.engine.reconcilers))
         yield from scrape.watches(self.cluster.informers())
         yield scrape.requests(self.client)
+
+
+async def in_turn(informer: Informer[Any], before: Informer[Any] | None) -> None:
+    """Run an informer once another has listed, or has had its time to."""
+    if before is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIST_TURN):
+                await before.synced.wait()
+    await informer.run()
 
 
 def unsynced(informers: Iterable[Informer[Any]]) -> list[Informer[Any]]:
