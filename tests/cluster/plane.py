@@ -393,4 +393,7 @@ class ControlPlane:
             f"--config={self.tools / 'stages.yaml'}",
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             "--node-lease-duration-seconds=200",
+            # Nothing listens at a pretended pod, and what asks one all the same must not leave this machine.
+            "--cidr=127.20.0.0/16",
+            "--node-ip=127.20.0.1",
         ]
