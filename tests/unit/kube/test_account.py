@@ -132,7 +132,7 @@ SECRET = "s3cr3t-value"
         "- a\n- b",
         "",
         yaml.safe_dump({**config(SERVER, {"token": SECRET}), "clusters": [{"name": "test", "cluster": {}}]}),
-        yaml.safe_dump({**config(SERVER, {"token": SECRET}), "clusters": [{"name": "x", "token": SECRET}]}),
+        yaml.safe_dump({**config(SERVER, {"token": SECRET}), "clusters": [{"name": "test", "token": SECRET}]}),
         yaml.safe_dump({**config(SERVER, {"token": SECRET}), "users": [{"token": SECRET}]}),
         yaml.safe_dump({**config(SERVER, {"token": SECRET}), "users": {"token": SECRET}}),
         yaml.safe_dump(config(SERVER, {"client-certificate-data": SECRET, "client-key-data": SECRET})),
