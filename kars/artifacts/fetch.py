@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 from kars.artifacts import held, references, signatures
+from kars.artifacts.azure import Azure
 from kars.artifacts.certificates import Roots
 from kars.artifacts.contents import CONTENT_BYTES
 from kars.artifacts.evidence import Evidence, Verified, examine, layers_of
@@ -34,8 +35,9 @@ __all__ = ["Artifacts", "Refused", "Verified"]
 # How long a verification stands. The key has the SignerPolicy in it, so a change of it has effect at once; what is
 # asked again after this is the registry.
 CACHE_SECONDS = 3600
-# Artifacts (up to 900 KiB each) and images in force at once.
-CACHE_ENTRIES = 256
+# Artifacts and images in force at once, and how much of the controller's memory (512 MiB) they may take.
+CACHE_ENTRIES = 1024
+CACHE_BYTES = 64 << 20
 # A tag is looked up again after this; pods that start in between get what it was.
 TAG_SECONDS = 60
 # Fetches at once, so that a change of leader does not ask a registry for everything in one moment.
@@ -53,12 +55,13 @@ class Artifacts:
         trusted_root: bytes | None = None,
         insecure_hosts: frozenset[str] = frozenset(),
         credentials: Mapping[str, Basic] | None = None,
-        azure: Any = None,  # noqa: ANN401 - kars.artifacts.azure.Azure
+        azure: Azure | None = None,
     ) -> None:
         self.insecure_hosts = insecure_hosts
         self.roots = Roots(trusted_root)
         self.registry = Registry(insecure_hosts=insecure_hosts, credentials=credentials, azure=azure)
         self.cache: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self.bytes = 0
         self.flights: dict[Hashable, asyncio.Task[Any]] = {}
         self.slots = asyncio.Semaphore(FETCHES)
 
@@ -174,17 +177,35 @@ class Artifacts:
         """Do it, and remember it when it went well."""
         async with self.slots:
             found = await work()
-        self.cache[key] = (asyncio.get_running_loop().time() + seconds, found)
-        self.cache.move_to_end(key)
-        while len(self.cache) > CACHE_ENTRIES:
-            self.cache.popitem(last=False)
+        self.remember(key, found, asyncio.get_running_loop().time() + seconds)
         return found
+
+    def remember(self, key: Hashable, found: object, until: float) -> None:
+        """Remember an outcome; what was asked for longest ago goes when there is no room."""
+        self.forget(key)
+        self.cache[key] = (until, found)
+        self.bytes += weight(found)
+        while len(self.cache) > CACHE_ENTRIES or self.bytes > CACHE_BYTES:
+            self.forget(next(iter(self.cache)))
+
+    def forget(self, key: Hashable) -> None:
+        """Forget an outcome."""
+        if key in self.cache:
+            self.bytes -= weight(self.cache.pop(key)[1])
 
     def landed(self, key: Hashable, flight: asyncio.Task[Any]) -> None:
         """Forget a flight; its failure was the callers' to see."""
         self.flights.pop(key, None)
         if not flight.cancelled():
             flight.exception()
+
+
+def weight(found: object) -> int:
+    """Return about how many bytes an outcome takes; its content, decoded, is counted as much again as its bytes."""
+    if not isinstance(found, Verified):
+        return 1024
+    manifest = len(found.evidence.manifest) if found.evidence else 0
+    return 1024 + manifest + 4 * len(found.body)
 
 
 def present(signers: SignerPolicy) -> None:

@@ -1,7 +1,7 @@
 """The OCI distribution API, as far as reading goes: manifests, blobs, referrers.
 
-Every byte is bounded before it is read and hashed before it is believed. Nothing that a registry says in a body
-enters an error's text, because the author of a resource chooses which host is asked.
+Every byte is bounded before it is read and hashed before it is believed. Nothing of a body that was not asked for by
+its digest enters an error's text, because the author of a resource chooses which host is asked.
 
 https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
 """
@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import BasicAuth, ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from yarl import URL
 
+from kars.artifacts.azure import Azure
 from kars.artifacts.references import DIGEST, DOCKER_HUB, Repository
 from kars.artifacts.refused import Refused
 from kars.artifacts.tokens import Basic, Challenge, Token, challenge
@@ -105,7 +106,7 @@ class Registry:
         *,
         insecure_hosts: frozenset[str] = frozenset(),
         credentials: Mapping[str, Basic] | None = None,
-        azure: Any = None,  # noqa: ANN401 - kars.artifacts.azure.Azure, imported only where it is configured
+        azure: Azure | None = None,
     ) -> None:
         self.insecure_hosts = insecure_hosts
         self.credentials = dict(credentials or {})
@@ -199,8 +200,8 @@ class Registry:
             url = self.redirected(url, answer.location, place)
         raise Refused("Transient", f"{place}: more than {REDIRECTS} redirects")
 
-    def redirected(self, url: URL, location: str, place: Repository) -> URL:
-        """Return where a redirect leads: to https, or to loopback from a registry that is asked without TLS."""
+    def redirected(self, url: URL, location: str, place: Repository, *, reason: str = "InvalidRef") -> URL:
+        """Return where a registry sends us: to https, or to loopback from one that is asked without TLS."""
         try:
             target = url.join(URL(location, encoded=True))
         except ValueError:
@@ -208,17 +209,33 @@ class Registry:
         secure = target.scheme == "https" and bool(target.host)
         near = target.scheme == "http" and self.insecure(place.host) and loopback(target.host or "")
         if not (secure or near) or target.user is not None or target.password is not None:
-            raise Refused("Transient", f"{place}: it leads to something else than https")
+            raise Refused(reason, f"{place}: the registry leads to something else than https")
         return target
 
+    async def post(self, url: URL, form: dict[str, str], place: Repository) -> Answer:
+        """Send a form to a token service, by TLS and to nobody else."""
+        if url.scheme != "https":
+            raise Refused("Unauthorized", f"{place}: {url.host} is not asked for a token without TLS")
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        return await self.once(url, headers=headers, limit=TOKEN_BYTES, place=place, form=form)
+
     async def once(
-        self, url: URL, *, headers: dict[str, str], limit: int, place: Repository, auth: BasicAuth | None = None
+        self,
+        url: URL,
+        *,
+        headers: dict[str, str],
+        limit: int,
+        place: Repository,
+        form: dict[str, str] | None = None,
     ) -> Answer:
         """Send one request, and once more when the connection fails."""
+        method = "GET" if form is None else "POST"
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
-                async with self.opened().get(url, headers=headers, auth=auth, allow_redirects=False) as response:
+                async with self.opened().request(
+                    method, url, headers=headers, data=form, allow_redirects=False
+                ) as response:
                     if response.status >= 500 and not last:
                         continue
                     return await read(response, limit=limit, place=place)
@@ -269,7 +286,7 @@ class Registry:
 
     async def bearer(self, place: Repository, wanted: Challenge, basic: Basic | None) -> str:
         """Fetch a token for pulling from this repository, whatever scope the challenge asks for."""
-        realm = self.redirected(self.url(place, ""), wanted.realm, place)
+        realm = self.redirected(self.url(place, ""), wanted.realm, place, reason="Unauthorized")
         query = {"scope": f"repository:{place.name}:pull"}
         if wanted.service:
             query["service"] = wanted.service
@@ -309,7 +326,7 @@ async def read(response: ClientResponse, *, limit: int, place: Repository) -> An
     if (response.content_length or 0) > limit:
         raise Refused("CanonicalFormViolation", f"{place}: {response.content_length} bytes; at most {limit} are read")
     if headers.get("Content-Encoding", "identity") != "identity":
-        raise Refused("Transient", f"{place}: the answer is encoded, which was not asked for")
+        raise Refused("InvalidRef", f"{place}: the answer is encoded, which was not asked for")
     data = bytearray()
     async for chunk in response.content.iter_chunked(64 << 10):
         data += chunk

@@ -6,17 +6,13 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from kars.artifacts import signers
-from kars.artifacts.fetch import Artifacts
-from kars.artifacts.signers import SignerPolicy
 from kars.controller import held, status
-from kars.controller.children import Children
+from kars.controller.children import Children, Doer, current
 from kars.controller.echo import Echo
 from kars.controller.held import Held, Packer, Pod
 from kars.controller.metrics import Metrics
@@ -32,6 +28,10 @@ from kars.model.base import API_VERSION, Metadata, Resource
 from kars.model.decode import parse
 from kars.model.kinds import KINDS
 from kars.settings.controller import Controller
+
+if TYPE_CHECKING:
+    from kars.artifacts.fetch import Artifacts
+    from kars.artifacts.signers import SignerPolicy
 
 Kind = TypeVar("Kind", bound=Resource)
 # Called with the kind's name, where the object is, and whether nothing but its status changed.
@@ -59,9 +59,6 @@ CHILDREN = (
     types.CLUSTER_ROLE_BINDING,
     types.DISRUPTION_BUDGET,
 )
-
-# What is being reconciled in this task, so that what it writes does not wake it again.
-current: ContextVar[tuple[str, Key] | None] = ContextVar("current", default=None)
 
 
 class Known(msgspec.Struct):
@@ -95,7 +92,7 @@ class Cluster:
         self.settings = settings
         self.recorder = recorder
         self.metrics = metrics
-        self.artifacts = Artifacts() if artifacts is None else artifacts
+        self.given_artifacts = artifacts
         self.now: Callable[[], datetime] = now or utc_now
         # Of the API server; the process asks before anything is reconciled.
         self.version: tuple[int, int] = (0, 0)
@@ -104,6 +101,8 @@ class Cluster:
         self.sandbox_names: dict[str, set[Key]] = {}
         self.pods_by_namespace: dict[str, dict[Key, Pod]] = {}
         self.secrets = Secrets(self)
+        # Resources whose finalizers are being written, and by whom.
+        self.writing: dict[tuple[str, Key], Doer] = {}
         self.kinds: dict[str, Informer[Known]] = {name: self.watch_kind(kind) for name, kind in KINDS.items()}
         packers = {kind.kind: Packer(kind) for kind in CHILDREN}
         self.made: dict[str, Informer[Held]] = {
@@ -124,7 +123,17 @@ class Cluster:
     async def close(self) -> None:
         """Close connections to routers and registries."""
         await self.echo.close()
-        await self.artifacts.close()
+        if self.given_artifacts is not None:
+            await self.given_artifacts.close()
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What fetches signed artifacts; made, and its libraries loaded, when one is named for the first time."""
+        if self.given_artifacts is None:
+            from kars.artifacts.fetch import Artifacts
+
+            self.given_artifacts = Artifacts()
+        return self.given_artifacts
 
     # --- what is watched
 
@@ -146,8 +155,9 @@ class Cluster:
 
         def changed(key: Key, before: Held | None, after: Held | None) -> None:
             held.inherit(before, after)
+            stamp, doer = self.children.writing.get((kind.kind, key), ("", None))
             if before != after:
-                self.tell(kind.kind, key)
+                self.tell(kind.kind, key, doer=doer if after is not None and after.stamp == stamp else None)
 
         return Informer(
             self.client, kind, keep=packer.pack, changed=changed, labels=MANAGED, seconds=self.settings.watch_timeout
@@ -201,7 +211,8 @@ class Cluster:
         if kind == "KarsSandbox":
             self.index(key, present=after is not None)
         if before is None or after is None or meant(before) != meant(after):
-            self.tell(kind, key)
+            doer = self.writing.get((kind, key)) if before and after and same_spec(before, after) else None
+            self.tell(kind, key, doer=doer)
         elif before.borne() != after.borne():
             self.tell(kind, key, status_only=True)
 
@@ -226,10 +237,14 @@ class Cluster:
         if before != after:
             self.tell("Pod", key)
 
-    def tell(self, kind: str, key: Key, *, status_only: bool = False) -> None:
-        """Tell everyone who listens."""
-        for listener in self.listeners:
-            listener(kind, key, status_only)
+    def tell(self, kind: str, key: Key, *, status_only: bool = False, doer: Doer = None) -> None:
+        """Tell everyone who listens; `doer` is who made the change, where that is known to be one of us."""
+        token = current.set(doer or current.get())
+        try:
+            for listener in self.listeners:
+                listener(kind, key, status_only)
+        finally:
+            current.reset(token)
 
     # --- what is known
 
@@ -287,10 +302,12 @@ class Cluster:
 
         `Refused` with SignerPolicyMalformed when the ConfigMap is none; the variables do not stand in for it then.
         """
+        from kars.artifacts import signers
+
         found = self.config_map(SIGNER_POLICY)
         if found is not None:
             return signers.read(found.get("data") or {})
-        return SignerPolicy(issuers=self.settings.signer_issuers, subjects=self.settings.signer_subjects)
+        return signers.SignerPolicy(issuers=self.settings.signer_issuers, subjects=self.settings.signer_subjects)
 
     async def read_secret(self, key: Key) -> Object | None:
         """Return a Secret of ours, or the credentials' one, with its data (base64); None when there is none.
@@ -354,6 +371,11 @@ def meant(known: Known) -> tuple[object, ...]:
         metadata.finalizers,
         known.error,
     )
+
+
+def same_spec(one: Known, other: Known) -> bool:
+    """Whether nothing of two states differs but the finalizers."""
+    return (*meant(one)[:-2], one.error) == (*meant(other)[:-2], other.error)
 
 
 def utc_now() -> datetime:

@@ -62,7 +62,7 @@ def match(pairings: Iterable[KarsPairing], secret: bytes, *, now: datetime) -> K
 
 
 def refusal(pairing: KarsPairing, *, capability: str, amid: str, now: datetime) -> str:
-    """Say why the other side may not have another sandbox; empty when it may."""
+    """Say why the other side may not have another sandbox; empty when it may. A budget of 0 allows nothing."""
     phase, status = phase_of(pairing, now), pairing.status
     if phase != "Active" or status is None:
         return f"the pairing is {phase}"
@@ -73,6 +73,6 @@ def refusal(pairing: KarsPairing, *, capability: str, amid: str, now: datetime) 
     used, spent = status.slots_used or 0, status.tokens_used or 0
     if used >= pairing.spec.slots_max:
         return f"{used} of {pairing.spec.slots_max} slots are taken"
-    if spent >= pairing.spec.token_budget > 0:
+    if spent >= pairing.spec.token_budget:
         return f"{spent} of {pairing.spec.token_budget} tokens are spent"
     return ""

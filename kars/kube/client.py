@@ -10,6 +10,7 @@ moment or a connection broke; everything else is the caller's to repeat. A refus
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Self, TypeGuard
@@ -36,6 +37,8 @@ LINE_LIMIT = OBJECT_LIMIT
 ATTEMPTS = 3
 # Seconds that a request waits for a server that asks to; longer waits are the caller's.
 LONGEST_PAUSE = 5.0
+# Shortest life of a token that the API server gives, in seconds.
+LEAST_TOKEN = 600
 # Seconds before a request is sent again over a new connection.
 AGAIN = 0.1
 # Seconds past its time that a watch may take to end.
@@ -275,6 +278,23 @@ class Client:
                 twice=True,
             )
         )
+
+    @contextlib.asynccontextmanager
+    async def acting_as(self, account: Key, *, seconds: int = LEAST_TOKEN) -> AsyncGenerator[Self, None]:
+        """Give a client that acts as a service account, by a token that ends by itself after `seconds` (TokenRequest).
+
+        `Missing` when there is no such account, `Forbidden` without the right to `serviceaccounts/token`. Its requests
+        are counted with this client's.
+        """
+        spec = {"expirationSeconds": max(seconds, LEAST_TOKEN)}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = await self.call(about("POST", types.SERVICE_ACCOUNT, account, subresource="token", body=body))
+        acting = type(self)(self.transport.acting(str(answer["status"]["token"])), timeout=self.timeout)
+        acting.requests = self.requests
+        try:
+            yield acting
+        finally:
+            await acting.close()
 
     async def call(self, request: Request) -> Object:
         """Send a request about an object and decode what comes back."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 
 import msgspec
@@ -75,8 +74,11 @@ def core() -> Iterator[None]:
 
 def variables() -> dict[str, list[Variable]]:
     """Return every variable by group, both in the core's order."""
-    rows = [Variable(*row) for row in _core.settings_table()]
-    return {group: list(members) for group, members in groupby(rows, key=lambda row: row.group)}
+    groups: dict[str, list[Variable]] = {}
+    for row in _core.settings_table():
+        variable = Variable(*row)
+        groups.setdefault(variable.group, []).append(variable)
+    return groups
 
 
 def verify_audit(directory: str) -> AuditReport:

@@ -258,7 +258,7 @@ def target_of(resource: EgressApproval) -> Key:
     return Key(resource.metadata.namespace, resource.spec.sandbox)
 
 
-def targets(resource: EgressApproval) -> tuple[Key, ...]:
+def targets(resource: EgressApproval, cluster: Cluster) -> tuple[Key, ...]:  # noqa: ARG001 - as every kind's
     """Return the sandbox that it is for: by its key, and by its name alone, which its own namespace tells."""
     return (target_of(resource), Key("", resource.spec.sandbox))
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 
-from kars.artifacts.fetch import Refused
+from kars.artifacts.refused import Refused
 from kars.controller.cluster import Cluster
 from kars.controller.policies import referrers, status
 from kars.controller.policies.confirmation import Confirmations, Poll
 from kars.controller.policies.table import Row
 from kars.controller.reconcile import Done, Temporary
+from kars.controller.references import DEFAULT_TOOL_POLICY
 from kars.desired import conditions
 from kars.desired.conditions import Standing
 from kars.desired.plan import stamp
@@ -120,7 +121,8 @@ class Publisher:
         if self.index is None or compiled.echo_kind is None:
             return conditions.settled(note), None
         key = where(resource)
-        live, asleep = self.index.referrers(key, cluster), len(self.index.idlers(key, cluster))
+        live = self.row.governs(key, self.index.referrers(key, cluster), cluster)
+        asleep = len(self.row.governs(key, self.index.idlers(key, cluster), cluster))
         if only := self.row.sandbox(resource):
             live = live & {Key(key.namespace, only)}
         poll = await self.confirmations.poll(key, live, cluster, kind=compiled.echo_kind, digest=compiled.digest)
@@ -194,6 +196,8 @@ class Publisher:
             return ()
         if kind == "KarsSandbox":
             return self.doubt(self.index.change(key, cluster), {key})
+        if kind == self.kind.__name__ and key.name == DEFAULT_TOOL_POLICY:
+            return {Key(cluster.settings.namespace, key.name)}  # whom it governs depends on who is beside it
         if kind in OF_PODS and (name := referrers.of_namespace(key.namespace)):
             found = self.index.called(name, cluster)
             return self.doubt({policy for sandbox in found for policy in self.index.of(sandbox)}, found)

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
+from kars.controller import references
 from kars.controller.cluster import Cluster
+from kars.controller.references import DEFAULT_TOOL_POLICY
 from kars.kube.types import Key
 from kars.model.base import Resource
 from kars.model.sandbox import KarsSandbox
+from kars.model.tools import ToolPolicy
 
 Kind = TypeVar("Kind", bound=Resource)
 At = TypeVar("At")
 
-# The ToolPolicy of a sandbox that names none.
-DEFAULT_TOOL_POLICY = "kars-default"
 NAMESPACE_PREFIX = "kars-"
 NOBODY: frozenset[Key] = frozenset()
 
@@ -30,7 +31,7 @@ class Index(Generic[Kind]):
         self,
         kind: type[Kind],
         *,
-        targets: Callable[[Kind], Iterable[Key]],
+        targets: Callable[[Kind, Cluster], Iterable[Key]],
         counts: Callable[[Kind], bool] = lambda _: True,
     ) -> None:
         self.kind = kind
@@ -48,16 +49,16 @@ class Index(Generic[Kind]):
             return
         self.filled = True
         for resource in cluster.resources(self.kind):
-            self.place(Key(resource.metadata.namespace, resource.metadata.name), resource)
+            self.place(Key(resource.metadata.namespace, resource.metadata.name), resource, cluster)
 
     def change(self, key: Key, cluster: Cluster) -> frozenset[Key]:
         """Take in one resource as it is now; return what it referred to before or refers to now."""
         self.fill(cluster)
         before = self.known.get(key, NOBODY)
-        self.place(key, cluster.resource(self.kind, key))
+        self.place(key, cluster.resource(self.kind, key), cluster)
         return before | self.known.get(key, NOBODY)
 
-    def place(self, key: Key, resource: Kind | None) -> None:
+    def place(self, key: Key, resource: Kind | None, cluster: Cluster) -> None:
         """Forget what was known of a resource and note what it refers to now."""
         for target in self.known.pop(key, NOBODY):
             drop(self.live, target, key)
@@ -65,7 +66,7 @@ class Index(Generic[Kind]):
         drop(self.named, key.name, key)
         if resource is None:
             return
-        self.known[key] = frozenset(self.targets(resource))
+        self.known[key] = frozenset(self.targets(resource, cluster))
         self.named.setdefault(key.name, set()).add(key)
         side = self.live if self.counts(resource) else self.idle
         for target in self.known[key]:
@@ -100,13 +101,9 @@ def drop(sets: dict[At, set[Key]], at: At, key: Key) -> None:
             del sets[at]
 
 
-def sandboxes(refers: Callable[[KarsSandbox], Iterable[str]]) -> Index[KarsSandbox]:
-    """Make the index of sandboxes by the policies of their namespace; who sleeps or goes does not count."""
-
-    def targets(sandbox: KarsSandbox) -> Iterable[Key]:
-        return (Key(sandbox.metadata.namespace, name) for name in refers(sandbox))
-
-    return Index(KarsSandbox, targets=targets, counts=awake)
+def sandboxes(refers: Callable[[KarsSandbox, Cluster], Iterable[Key]]) -> Index[KarsSandbox]:
+    """Make the index of sandboxes by what they refer to; who sleeps or goes does not count."""
+    return Index(KarsSandbox, targets=refers, counts=awake)
 
 
 def awake(sandbox: KarsSandbox) -> bool:
@@ -119,21 +116,30 @@ def of_namespace(namespace: str) -> str:
     return namespace.removeprefix(NAMESPACE_PREFIX) if namespace.startswith(NAMESPACE_PREFIX) else ""
 
 
-def inference(sandbox: KarsSandbox) -> tuple[str, ...]:
+def inference(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Key]:  # noqa: ARG001 - as every kind's
     """Return the InferencePolicy of a sandbox."""
-    return (sandbox.spec.inference_ref.name,)
+    yield Key(sandbox.metadata.namespace, sandbox.spec.inference_ref.name)
 
 
-def tools(sandbox: KarsSandbox) -> tuple[str, ...]:
-    """Return the ToolPolicy that governs a sandbox, named or not; none without governance."""
-    governance = sandbox.spec.governance
-    if governance is None or (governance.enabled and governance.tool_policy_ref is None):
-        return (DEFAULT_TOOL_POLICY,)
-    if not governance.enabled or governance.tool_policy_ref is None:
-        return ()
-    return (governance.tool_policy_ref.name,)
+def tools(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Key]:
+    """Return the ToolPolicy that governs a sandbox; of the default one, both that it can be (see `governed`)."""
+    name = references.tool_policy(sandbox)
+    if name is not None:
+        yield Key(sandbox.metadata.namespace, name)
+    if name == DEFAULT_TOOL_POLICY:
+        yield Key(cluster.settings.namespace, name)
 
 
-def memory(sandbox: KarsSandbox) -> tuple[str, ...]:
+def governed(policy: Key, found: AbstractSet[Key], cluster: Cluster) -> AbstractSet[Key]:
+    """Leave out the sandboxes that a default ToolPolicy of their own namespace governs, not the controller's."""
+    if policy != Key(cluster.settings.namespace, DEFAULT_TOOL_POLICY):
+        return found
+    others = {sandbox.namespace for sandbox in found} - {policy.namespace}
+    own = {one for one in others if cluster.resource(ToolPolicy, Key(one, DEFAULT_TOOL_POLICY)) is not None}
+    return {sandbox for sandbox in found if sandbox.namespace not in own} if own else found
+
+
+def memory(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Key]:  # noqa: ARG001 - as every kind's
     """Return the KarsMemory of a sandbox."""
-    return () if sandbox.spec.memory_ref is None else (sandbox.spec.memory_ref.name,)
+    if sandbox.spec.memory_ref is not None:
+        yield Key(sandbox.metadata.namespace, sandbox.spec.memory_ref.name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import msgspec
 
+from kars.controller.cluster import Cluster
 from kars.controller.policies import referrers
 from kars.kube.types import Key
 from kars.model.a2a import A2AAgent
@@ -41,8 +43,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     unwritten: str
     # The signed artifact in place of the spec's own words.
     bundle: Callable[[Any], Bundle] = lambda _: None
-    # Which policies of the kind a sandbox refers to; None when no sandbox is asked.
-    refers: Callable[[KarsSandbox], Iterable[str]] | None = None
+    # Which policies of the kind a sandbox refers to; None when no sandbox is asked. And which of those that refer to
+    # one are really its.
+    refers: Callable[[KarsSandbox, Cluster], Iterable[Key]] | None = None
+    governs: Callable[[Key, AbstractSet[Key], Cluster], AbstractSet[Key]] = lambda _, found, __: found
     # The only sandbox that counts, where the resource names one.
     sandbox: Callable[[Any], str] = lambda _: ""
     # The member of the status that says when it was compiled; it moves with the document.
@@ -89,6 +93,7 @@ TOOLS = Row(
     unwritten="ProfileWriteFailed",
     bundle=lambda policy: policy.spec.agt_profile and policy.spec.agt_profile.bundle_ref,
     refers=referrers.tools,
+    governs=referrers.governed,
     compiled_at="lastCompiledAt",
 )
 MEMORY = Row(

@@ -6,10 +6,11 @@ router could read is left out, because with it the router would refuse the whole
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from kars.kube.types import Object
 from kars.model.egress import EgressApproval
@@ -148,9 +149,27 @@ def merged_digest(baseline: bytes, bodies: Iterable[bytes] = ()) -> str:
     return digest([(MERGED, compact(merged))])
 
 
-def read(body: bytes, member: str) -> list[Destination]:
-    """Return the destinations of one of our own documents."""
-    return [Destination(one["host"], one["port"]) for one in json.loads(body)[member]]
+class Entry(msgspec.Struct, frozen=True):
+    """A destination of a document, other members passed over."""
+
+    host: str
+    port: int | None = None
+
+
+class Mounted(msgspec.Struct, frozen=True):
+    """The destinations of an allowlist or an approval."""
+
+    endpoints: tuple[Entry, ...] = ()
+    hosts: tuple[Entry, ...] = ()
+
+
+def read(body: bytes, member: str) -> tuple[Destination, ...]:
+    """Return the destinations of a document; none of one that somebody made unreadable, which routers pass over."""
+    try:
+        found: tuple[Entry, ...] = getattr(msgspec.json.decode(body, type=Mounted), member)
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+    return destinations(found)
 
 
 def instant(moment: datetime) -> str:

@@ -43,6 +43,7 @@ class Depot:
             f"http:\n  addr: {self.host}\n{extra}"
         )
         environment = {"PATH": PATH, "OTEL_TRACES_EXPORTER": "none"}
+        self.headers = {}
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
             [program, "serve", str(config)], stdout=self.log, stderr=self.log, env=environment
@@ -68,7 +69,8 @@ class Depot:
     def send(self, method, path, body=b"", **headers):
         connection = http.client.HTTPConnection(self.host, timeout=10)
         try:
-            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, self.headers | named)
             answer = connection.getresponse()
             data = answer.read()
             assert answer.status < 300, (method, path, answer.status, data)

@@ -201,6 +201,13 @@ def test_refuses_a_log_entry_about_another_signature(world, roots):
     failed(Signature("simple", one.body, {**one.annotations, "dev.sigstore.cosign/bundle": ""}), roots, "no log entry")
 
 
+def test_refuses_a_signature_by_another_key_though_the_log_has_it(world, roots):
+    stranger = sigstore.new_key()
+    failed(world.bundle(DIGEST, signing_key=stranger), roots, "signature")
+    failed(world.bundle(DIGEST, manifest=MANIFEST, signing_key=stranger), roots, "[sS]ignature")
+    failed(simple(world, signing_key=stranger), roots)
+
+
 def test_refuses_a_signature_that_was_touched(world, roots):
     document = world.bundle(DIGEST)
     document["dsseEnvelope"]["payload"] = base64.b64encode(sigstore.statement(DIGEST) + b" ").decode()

@@ -129,7 +129,7 @@ class Log:
         index = self.tree.add(body)
         self.tree.add(b"a later entry")
         root, size = self.tree.root(), len(self.tree.leaves)
-        note = f"log.example.test\n{size}\n{b64(root)}\n"
+        note = f"log.example.test - 4711\n{size}\n{b64(root)}\n"
         signature = b64(key_id(self.key)[:4] + sign(self.key, note.encode()))
         promise = self.promise(body, index, moment)
         return {
@@ -257,9 +257,10 @@ class World:
         assert 0x80 > len(listed) - 128 >= 0 or len(listed) < 0x80
         return b"\x04" + (bytes([len(listed)]) if len(listed) < 0x80 else bytes([0x81, len(listed)])) + listed
 
-    def bundle(self, digest, *, manifest=None, moment=MOMENT, signed=None, **certificate):
+    def bundle(self, digest, *, manifest=None, moment=MOMENT, signed=None, signing_key=None, **certificate):
         """A bundle as a document: DSSE over a statement, or over a manifest's bytes when they are given."""
         key, made = self.certificate(**certificate)
+        key = signing_key or key
         pem = b64(made.public_bytes(Encoding.PEM))
         if manifest is None:
             payload = signed if signed is not None else statement(digest)
@@ -299,11 +300,11 @@ class World:
             **content,
         }
 
-    def annotations(self, payload, *, moment=MOMENT, **certificate):
-        """The annotations of the older layout over a payload."""
+    def annotations(self, payload, *, moment=MOMENT, signing_key=None, **certificate):
+        """The annotations of the older layout over a payload; the log takes whatever was signed, by whatever key."""
         key, made = self.certificate(**certificate)
         pem = made.public_bytes(Encoding.PEM)
-        signature = b64(sign(key, payload))
+        signature = b64(sign(signing_key or key, payload))
         body = compact(record(hashlib.sha256(payload), signature, b64(pem)))
         return {
             "dev.cosignproject.cosign/signature": signature,
