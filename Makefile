@@ -84,6 +84,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and c
 .PHONY: docs
 docs: dev ## Write the generated documents
 	$(BIN)/python -m kars.router.reference docs/configuration.md
+	$(BIN)/python -m kars.controller.reference docs/controller.md
 
 .PHONY: crds
 crds: dev ## Write the chart's custom resource definitions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 
 import msgspec
 
@@ -25,6 +26,11 @@ TERMINATING_PAUSE = 5.0
 # What identifies a namespace as one sandbox's own; it is created with these before anything else is applied.
 IDENTITY = (names.SANDBOX, names.PARENT_NAMESPACE)
 IMMUTABLE = re.compile(r"immutable|may not be changed|cannot be changed|is forbidden after creation")
+
+
+# What is being reconciled in this task: kind and key. It is not woken by what it writes itself.
+Doer = tuple[str, Key] | None
+current: ContextVar[Doer] = ContextVar("current", default=None)
 
 
 class NotOurs(FailureError):
@@ -51,6 +57,8 @@ class Children:
         self.client = client
         self.informers = informers
         self.packers = packers
+        # Applies under way: the stamp, and who makes them. The watch may tell of one before its answer is here.
+        self.writing: dict[tuple[str, Key], tuple[str, Doer]] = {}
 
     def find(self, kind: Type, key: Key) -> Object | None:
         """Return what stands, pruned to what a plan can say: metadata, spec, data; of a Secret, digests of its data.
@@ -92,8 +100,12 @@ class Children:
             found = informer.get(key)
         if found is not None and self.stands(value, found, kind):
             return requests
-        answer = await self.apply(value, key, manager=manager)
-        informer.put(answer)
+        self.writing[kind.kind, key] = match.stamp_of(value), current.get()
+        try:
+            answer = await self.apply(value, key, manager=manager)
+            informer.put(answer)
+        finally:
+            del self.writing[kind.kind, key]
         self.settle(value, answer, kind, key)
         return requests + 1
 

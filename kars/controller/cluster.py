@@ -6,14 +6,13 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
 from kars.controller import held, status
-from kars.controller.children import Children
+from kars.controller.children import Children, Doer, current
 from kars.controller.echo import Echo
 from kars.controller.held import Held, Packer, Pod
 from kars.controller.metrics import Metrics
@@ -61,9 +60,6 @@ CHILDREN = (
     types.DISRUPTION_BUDGET,
 )
 
-# What is being reconciled in this task, so that what it writes does not wake it again.
-current: ContextVar[tuple[str, Key] | None] = ContextVar("current", default=None)
-
 
 class Known(msgspec.Struct):
     """A resource as last seen: its struct, or what is wrong with it and the status it bears."""
@@ -105,6 +101,8 @@ class Cluster:
         self.sandbox_names: dict[str, set[Key]] = {}
         self.pods_by_namespace: dict[str, dict[Key, Pod]] = {}
         self.secrets = Secrets(self)
+        # Resources whose finalizers are being written, and by whom.
+        self.writing: dict[tuple[str, Key], Doer] = {}
         self.kinds: dict[str, Informer[Known]] = {name: self.watch_kind(kind) for name, kind in KINDS.items()}
         packers = {kind.kind: Packer(kind) for kind in CHILDREN}
         self.made: dict[str, Informer[Held]] = {
@@ -157,8 +155,9 @@ class Cluster:
 
         def changed(key: Key, before: Held | None, after: Held | None) -> None:
             held.inherit(before, after)
+            stamp, doer = self.children.writing.get((kind.kind, key), ("", None))
             if before != after:
-                self.tell(kind.kind, key)
+                self.tell(kind.kind, key, doer=doer if after is not None and after.stamp == stamp else None)
 
         return Informer(
             self.client, kind, keep=packer.pack, changed=changed, labels=MANAGED, seconds=self.settings.watch_timeout
@@ -212,7 +211,8 @@ class Cluster:
         if kind == "KarsSandbox":
             self.index(key, present=after is not None)
         if before is None or after is None or meant(before) != meant(after):
-            self.tell(kind, key)
+            doer = self.writing.get((kind, key)) if before and after and same_spec(before, after) else None
+            self.tell(kind, key, doer=doer)
         elif before.borne() != after.borne():
             self.tell(kind, key, status_only=True)
 
@@ -237,10 +237,14 @@ class Cluster:
         if before != after:
             self.tell("Pod", key)
 
-    def tell(self, kind: str, key: Key, *, status_only: bool = False) -> None:
-        """Tell everyone who listens."""
-        for listener in self.listeners:
-            listener(kind, key, status_only)
+    def tell(self, kind: str, key: Key, *, status_only: bool = False, doer: Doer = None) -> None:
+        """Tell everyone who listens; `doer` is who made the change, where that is known to be one of us."""
+        token = current.set(doer or current.get())
+        try:
+            for listener in self.listeners:
+                listener(kind, key, status_only)
+        finally:
+            current.reset(token)
 
     # --- what is known
 
@@ -367,6 +371,11 @@ def meant(known: Known) -> tuple[object, ...]:
         metadata.finalizers,
         known.error,
     )
+
+
+def same_spec(one: Known, other: Known) -> bool:
+    """Whether nothing of two states differs but the finalizers."""
+    return (*meant(one)[:-2], one.error) == (*meant(other)[:-2], other.error)
 
 
 def utc_now() -> datetime:

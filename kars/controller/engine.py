@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 
 from kars.controller import logs, marks
-from kars.controller.children import NotOurs
-from kars.controller.cluster import Cluster, Known, current
+from kars.controller.children import NotOurs, current
+from kars.controller.cluster import Cluster, Known
 from kars.controller.metrics import Metrics
 from kars.controller.queue import Item, Queue, jittered
 from kars.controller.reconcile import Done, Reconciler, Temporary
@@ -190,9 +190,14 @@ class Engine:
     async def set_finalizers(self, item: Item, kind: type[Resource], known: Known, finalizers: tuple[str, ...]) -> None:
         """Write the list of finalizers, if the resource is still the one that was seen (`Conflict` otherwise)."""
         precondition = {"resourceVersion": known.metadata.resource_version, "finalizers": list(finalizers)}
-        answer = await self.cluster.client.merge(types.custom(kind), item.key, {"metadata": precondition})
-        if finalizers or not answer["metadata"].get("deletionTimestamp"):
-            self.cluster.kinds[item.kind].put(answer)
+        self.cluster.writing[item.kind, item.key] = current.get()
+        try:
+            answer = await self.cluster.client.merge(types.custom(kind), item.key, {"metadata": precondition})
+            # Without a finalizer left it is gone, whatever the answer shows.
+            if finalizers or not answer["metadata"].get("deletionTimestamp"):
+                self.cluster.kinds[item.kind].put(answer)
+        finally:
+            del self.cluster.writing[item.kind, item.key]
 
     async def remove(self, item: Item, reconciler: Reconciler, known: Known) -> str:
         """Take down what a resource stands for, and let it go when that is done."""

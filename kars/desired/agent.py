@@ -54,7 +54,6 @@ def container(facts: Facts, program: Program, mounts: list[Object]) -> Object:
         if needs is None
         else {key: value for key, value in (("requests", needs.requests), ("limits", needs.limits)) if value},
         "volumeMounts": mounts,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if program.command:
         result["command"] = list(program.command)

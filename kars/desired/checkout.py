@@ -26,7 +26,6 @@ LARGEST_CODE = "2Gi"
 CLONE = """\
 set -eu
 url=$1 ref=$2 path=$3 left=5
-cd /code
 until rm -rf tree && git init -q tree && git -C tree fetch -q --depth 1 -- "$url" "$ref"; do
   left=$((left - 1))
   [ "$left" -gt 0 ] || exit 1
@@ -43,15 +42,15 @@ rm -rf tree/.git
 # Everything that is not the system's own; a file that this user may not read is not the agent's either.
 COPY = """\
 set -u
-rm -rf /code/tree
-mkdir /code/tree || exit 1
+rm -rf tree
+mkdir tree || exit 1
 for one in /* /.[!.]*; do
   case $one in
     /code | /proc | /sys | /dev | /etc | /run | /var | /tmp | /root) continue ;;
   esac
-  [ ! -e "$one" ] || cp -R "$one" /code/tree/ 2>/dev/null
+  [ ! -e "$one" ] || cp -R "$one" tree/ 2>/dev/null
 done
-[ "$(ls -A /code/tree)" ] || {
+[ "$(ls -A tree)" ] || {
   echo "agent-code: the image has no files for the agent" >&2
   exit 1
 }
@@ -122,6 +121,7 @@ def confined(facts: Facts, image: str, text: str, arguments: list[str]) -> Objec
         "image": image,
         "imagePullPolicy": runtime.pull_policy(facts, image),
         "command": ["sh", "-c", text, names.CODE],
+        "workingDir": WORK_PATH,
         # $(NAME) in an argument would be replaced by a variable.
         **({"args": [one.replace("$(", "$$(") for one in arguments]} if arguments else {}),
         "securityContext": {

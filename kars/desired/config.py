@@ -85,8 +85,12 @@ def sources(facts: Facts) -> list[Source]:
 
 
 def copies(facts: Facts) -> list[Object]:
-    """Return the copies of the policies' documents, and of the platform's keys under a name of their own."""
-    made = [copy(facts, one, one.name) for one in sources(facts)]
+    """Return the copies of the policies' documents, and of the platform's keys under a name of their own.
+
+    A resource that lies in its sandbox's own namespace, as the chart's SRE may, has them there already.
+    """
+    own = names.namespace(facts.name)
+    made = [copy(facts, one, one.name) for one in sources(facts) if one.namespace != own]
     if facts.credentials is not None and (kept := model_keys(facts)):
         one = copy(facts, facts.credentials, names.MODEL_KEYS)
         made.append({**one, "type": "Opaque", "data": kept})

@@ -36,6 +36,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     owner_kind: str = ""
     owner_name: str = ""
 
+    def __repr__(self) -> str:  # a Secret's data must not get into a log
+        return f"Source({self.kind} {self.namespace}/{self.name})"
+
 
 class McpFacts(msgspec.Struct, frozen=True, kw_only=True):
     """An McpServer that the sandbox is given."""
@@ -109,6 +112,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     api_endpoints: tuple[tuple[str, int], ...] = ()
     # Whether the label that asks for the API server may be honoured: only the chart's own `sre` sandbox.
     sre: bool = False
+
+    def __repr__(self) -> str:  # tokens must not get into a log
+        return f"Facts({self.sandbox.metadata.namespace}/{self.name})"
 
     @property
     def name(self) -> str:

@@ -40,14 +40,15 @@ guard() {{
   add "$tables" filter -m owner --uid-owner "$agent" -o lo -j ACCEPT
   add "$tables" filter -m owner --uid-owner "$agent" -d "$loopback" -j ACCEPT
   while read -r word server rest; do
-    server=${{server%%%%*}}
+    server=${{server%%%*}}
     if [ "$word" = nameserver ] && [ "$(family "$server")" = "$tables" ]; then
       add "$tables" filter -m owner --uid-owner "$agent" -d "$server" -p udp --dport 53 -j ACCEPT
       add "$tables" filter -m owner --uid-owner "$agent" -d "$server" -p tcp --dport 53 -j ACCEPT
     fi
   done </etc/resolv.conf
   add "$tables" filter -m owner --uid-owner "$agent" -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
-{accept}  add "$tables" filter -m owner --uid-owner "$agent" -j REJECT 2>/dev/null || true
+{accept}  add "$tables" filter -m owner --uid-owner "$agent" -p tcp -j REJECT --reject-with tcp-reset 2>/dev/null || :
+  add "$tables" filter -m owner --uid-owner "$agent" -j REJECT 2>/dev/null || :
   add "$tables" filter -m owner --uid-owner "$agent" -j DROP
   for users in $others; do
     add "$tables" filter -m owner --uid-owner "$users" -d "$loopback" -j ACCEPT

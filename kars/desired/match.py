@@ -65,8 +65,8 @@ def stands(wanted: Object, found: Object) -> bool:
 
 def stamp_of(value: Object) -> str:
     """Return an object's stamp; empty without one."""
-    stamp = (value.get("metadata", {}).get("annotations") or {}).get(names.DESIRED, "")
-    return str(stamp)
+    notes = value["metadata"].get("annotations")
+    return str(notes.get(names.DESIRED, "")) if isinstance(notes, dict) else ""
 
 
 def digests(data: Mapping[str, str]) -> dict[str, str]:
@@ -143,10 +143,10 @@ def same_list(name: str, wanted: list[Any], found: Any) -> bool:  # noqa: ANN401
             one == other or (isinstance(one, dict) and within(one, other))
             for one, other in zip(wanted, found, strict=True)
         )
-    places = {tuple(item.get(key) for key in keys): index for index, item in enumerate(found) if isinstance(item, dict)}
+    places = {key_of(item, keys): index for index, item in enumerate(found) if isinstance(item, dict)}
     last = -1
     for item in wanted:
-        place = places.get(tuple(item[key] for key in keys))
+        place = places.get(key_of(item, keys))
         if place is None or not same_item(name, item, found[place]):
             return False
         if name == ORDERED:
@@ -154,6 +154,11 @@ def same_list(name: str, wanted: list[Any], found: Any) -> bool:  # noqa: ANN401
                 return False
             last = place
     return True
+
+
+def key_of(item: Object, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what tells an item of a list from the others."""
+    return tuple(str(item.get(key, "")) for key in keys)
 
 
 def same_item(name: str, wanted: Object, found: Object) -> bool:

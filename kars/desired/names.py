@@ -87,9 +87,6 @@ CODE = "agent-code"
 AGENT = "agent"
 OPENCLAW = "openclaw"
 
-# Namespaces that are somebody else's although a sandbox's name could lead there.
-RESERVED_SANDBOXES = frozenset({"system"})
-
 LONGEST_LABEL = 63
 HASH_DIGITS = 8
 

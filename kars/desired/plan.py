@@ -44,7 +44,7 @@ def plan(facts: Facts) -> tuple[Object, ...]:
 
 def refuse_namespace(facts: Facts) -> None:
     """Raise where the sandbox's namespace would be somebody else's: the controller's, or that of the chart's SRE."""
-    taken = facts.name in names.RESERVED_SANDBOXES or names.namespace(facts.name) == facts.platform.namespace
+    taken = names.namespace(facts.name) == facts.platform.namespace
     if taken or (facts.name == "sre" and not facts.sre):
         raise Unplannable("SpecInvalid", f"the name {facts.name} is reserved: its namespace is not a sandbox's")
 

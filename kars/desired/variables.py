@@ -64,7 +64,7 @@ def mesh(facts: Facts) -> dict[str, str]:
 
 def first_peer(peers: str) -> str:
     """Return the name of the first of `name:AMID,name:AMID,...`; empty when it is not of that form."""
-    name, colon, identity = peers.partition(",")[0].strip().partition(":")
+    name, colon, identity = (part.strip() for part in peers.partition(",")[0].partition(":"))
     return name if colon and name and identity else ""
 
 

@@ -46,6 +46,8 @@ SLACK = 15.0
 # Seconds of nothing after which a watch counts as dead. Bookmarks come about once a minute.
 SILENCE = 90.0
 
+KNOWN = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
+
 Objects = list[Object]
 
 
@@ -242,7 +244,10 @@ class Client:
         return await self.call(about("POST", kind, at, query={"fieldManager": manager}, body=value))
 
     async def replace(self, value: Object, *, manager: str = MANAGER) -> Object:
-        """Write a whole object whose resourceVersion must be the current one, else `Conflict`."""
+        """Write a whole object whose resourceVersion must be the current one, else `Conflict`.
+
+        HTTP lets a PUT be sent again when its connection breaks: a `Conflict` may mean that our own write came through.
+        """
         query = {"fieldManager": manager}
         return await self.call(about("PUT", types.of(value), types.key(value), query=query, body=value))
 
@@ -363,14 +368,13 @@ async def events(kind: Type, response: aiohttp.ClientResponse) -> AsyncGenerator
         if not chunk:
             break
         try:
-            complete = lines.feed(chunk)
+            for line in lines.feed(chunk):
+                event = answers.read(answers.EVENT, line)
+                if event.type == "ERROR":
+                    raise answers.interrupted(event.object)
+                if event.type in KNOWN:
+                    yield event.type, answers.whole(event.object, kind, named=event.type != "BOOKMARK")
         except TooLong as error:
             raise Busy(f"watch {kind.plural}: {error}", reason="ResponseTooLarge") from None
-        for line in complete:
-            event = answers.read(answers.EVENT, line)
-            if event.type == "ERROR":
-                raise answers.interrupted(event.object)
-            if event.type in {"ADDED", "MODIFIED", "DELETED", "BOOKMARK"}:
-                yield event.type, answers.whole(event.object, kind, named=event.type != "BOOKMARK")
     if lines.incomplete():
         raise Busy(f"watch {kind.plural}: it ended in the middle of an event", reason="ConnectionLost")

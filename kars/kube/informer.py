@@ -17,7 +17,7 @@ from typing import Generic, TypedDict, TypeVar
 from kars.kube import jitter, selector
 from kars.kube.client import Client
 from kars.kube.errors import ApiError, Busy, Gone, Invalid
-from kars.kube.store import Change, Listing, Store, number, version_of
+from kars.kube.store import Change, Listing, Store, number, older, version_of
 from kars.kube.types import Key, Object, Type
 
 Kept = TypeVar("Kept")
@@ -33,8 +33,9 @@ GOOD_STRETCH = 20.0
 NO_WATCH = 1.0
 # Failed watches in a row after which the version itself is suspected.
 SUSPECT = 5
-# Seconds without an event or bookmark after which a watch that seems to work is deaf.
-DEAF = 600.0
+# Seconds without an event or bookmark after which a watch that seems to work is taken for deaf. A kind of which nothing
+# happened since the API server started gets no bookmarks either, so this is what a list of it costs now and then.
+DEAF = 1800.0
 # Seconds over which informers spread the lists that one restart of the API server makes them all do.
 SPREAD = 0.5
 # Seconds that a write's answer stands against a watch whose versions cannot be ordered.
@@ -83,25 +84,29 @@ class Informer(Generic[Kept]):
         self.synced = asyncio.Event()
         self.seen = float("-inf")
         self.heard = float("-inf")
+        self.doubtful = False
         self.relists = self.reconnects = self.failures = self.events = self.faults = 0
 
     async def run(self) -> None:
         """Watch until cancelled; errors are logged, counted and retried with backoff and jitter."""
         listed = False
         bad = 0  # failures in a row
+        broke = False
         while True:
             began, events, asked = time.monotonic(), self.events, 0.0
             try:
-                if not listed or began - self.heard > DEAF:
+                deaf = began - self.heard > DEAF
+                if not listed or self.doubtful or deaf or (broke and await self.rewound()):
                     await self.relist()
                     listed = True
+                broke = False
                 await self.follow()
                 fine = self.events > events or time.monotonic() - began >= NO_WATCH
             except Gone:
                 listed = fine = False
                 await asyncio.sleep(jitter.between(0, SPREAD))
             except ApiError as error:
-                fine = False
+                fine, broke = False, True
                 self.failures += 1
                 asked = min(error.after or 0.0, LONGEST_ASKED) if isinstance(error, Busy) else 0.0
                 listed = listed and not isinstance(error, Invalid) and bad + 1 < SUSPECT
@@ -114,6 +119,7 @@ class Informer(Generic[Kept]):
     async def relist(self) -> None:
         """Read everything and tell what is different."""
         self.relists += 1
+        self.doubtful = False
         listing = Listing(self.store)
         version = ""
         async with aclosing(self.client.pages(self.kind, **self.scope)) as pages:
@@ -125,6 +131,16 @@ class Informer(Generic[Kept]):
             self.tell(change)
         self.synced.set()
 
+    async def rewound(self) -> bool:
+        """Say whether the server has gone back behind what we saw, as after a restore of its backup.
+
+        Then it would take our version for one of the future, and a watch from there would be silent until it has come.
+        """
+        async with aclosing(self.client.pages(self.kind, page=1, **self.scope)) as pages:
+            async for _, version in pages:
+                return older(version, self.store.position)
+        return False
+
     async def follow(self) -> None:
         """Watch from where we are until the watch ends."""
         self.reconnects += 1
@@ -135,6 +151,8 @@ class Informer(Generic[Kept]):
                 self.alive(heard=True)
                 self.events += 1
                 self.tell(self.store.told(event, value))
+                if self.doubtful:
+                    return
 
     def get(self, key: Key) -> Kept | None:
         """Return what is held of an object."""
@@ -157,8 +175,12 @@ class Informer(Generic[Kept]):
         change = self.store.put(value)
         if change is not None and not number(version):
             loop = asyncio.get_running_loop()
-            loop.call_later(SETTLE, lambda: self.tell(self.store.settle(change.key, version)))
+            loop.call_later(SETTLE, self.settle, change.key, version)
         self.tell(change)
+
+    def settle(self, key: Key, version: str) -> None:
+        """List again when the watch did not deliver a write of ours."""
+        self.doubtful = self.store.settle(key, version) or self.doubtful
 
     def __len__(self) -> int:
         return len(self.store.held)

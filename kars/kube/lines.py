@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class TooLong(ValueError):
     """A line is longer than the bound."""
@@ -15,20 +17,18 @@ class Lines:
         self.parts: list[bytes] = []
         self.size = 0
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that are complete now, without their ends; empty ones are left out."""
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the lines that are complete now, without their ends; empty ones are left out. Go through all of it."""
         *ends, rest = chunk.split(b"\n")
-        lines = []
         for end in ends:
             self.hold(end)
             line = b"".join(self.parts) if len(self.parts) > 1 else end
             self.parts.clear()
             self.size = 0
             if line := line.removesuffix(b"\r"):
-                lines.append(line)
+                yield line
         if rest:
             self.hold(rest)
-        return lines
 
     def hold(self, part: bytes) -> None:
         """Keep a part of a line; `TooLong` past the bound."""

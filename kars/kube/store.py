@@ -3,7 +3,7 @@
 A state comes by three ways that overtake each other: the watch (in order), a list (one moment), and the answers of our
 own writes. Resource versions of one kind are decimal numbers that grow (kube-apiserver always had it so; promised since
 1.35, KEP-5504): older states are told by them. Versions of another form are only compared for equality: then our own
-write stands until the watch delivers that very version, or until `settle` is called because it never does.
+write stands until the watch delivers that very version; when it does not in time, `settle` says that only a list helps.
 """
 
 from __future__ import annotations
@@ -31,13 +31,6 @@ class Change(NamedTuple, Generic[Kept]):
     after: Kept | None
 
 
-class Pending(NamedTuple):
-    """A write of ours that the watch has not delivered yet, and what the watch told last meanwhile."""
-
-    version: str
-    told: tuple[str, Object] | None = None
-
-
 class Store(Generic[Kept]):
     """Holds what `keep` makes of every object. Every method returns what changed.
 
@@ -50,7 +43,8 @@ class Store(Generic[Kept]):
         self.held: dict[Key, tuple[str, Kept]] = {}
         # How far the watch, or the list before it, has come.
         self.position = ""
-        self.pending: dict[Key, Pending] = {}
+        # Writes of ours that the watch has not delivered yet, where versions cannot be ordered.
+        self.pending: dict[Key, str] = {}
         self.recent: deque[tuple[Key, str]] = deque(maxlen=RECENT)
 
     def told(self, event: str, value: Object) -> Change[Kept] | None:
@@ -67,12 +61,9 @@ class Store(Generic[Kept]):
 
     def advance(self, event: str, key: Key, version: str, value: Object) -> Change[Kept] | None:
         """Take in one state in the watch's order."""
-        waiting = self.pending.get(key)
-        if waiting is not None:
-            if waiting.version != version:
-                self.pending[key] = Pending(waiting.version, (event, value))
-                return None
-            del self.pending[key]
+        if self.pending.get(key, version) != version:
+            return None
+        self.pending.pop(key, None)
         if not number(version):
             self.recent.append((key, version))
         held = self.held.get(key)
@@ -93,19 +84,15 @@ class Store(Generic[Kept]):
         elif not number(version):
             if (key, version) in self.recent:
                 return None
-            self.pending[key] = Pending(version)
+            self.pending[key] = version
         return self.take(key, version, value)
 
-    def settle(self, key: Key, version: str) -> Change[Kept] | None:
-        """Stop waiting for a write that the watch did not deliver: what it told last counts."""
-        waiting = self.pending.get(key)
-        if waiting is None or waiting.version != version:
-            return None
+    def settle(self, key: Key, version: str) -> bool:
+        """Stop waiting for a write; whether the watch did not deliver it, so that only a list can say what stands."""
+        if self.pending.get(key) != version:
+            return False
         del self.pending[key]
-        if waiting.told is None:
-            return None
-        event, value = waiting.told
-        return self.drop(key) if event == "DELETED" else self.take(key, version_of(value), value)
+        return True
 
     def take(self, key: Key, version: str, value: Object) -> Change[Kept] | None:
         """Hold a state; nothing changes when it is the one that is held."""

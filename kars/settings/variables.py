@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 # RFC 1123 subdomain: what a Secret, ConfigMap or Lease is called.
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# k8s.io/apimachinery/pkg/api/resource, without a sign.
+QUANTITY = re.compile(r"([0-9]{1,18}(\.[0-9]{0,9})?)([KMGTPE]i|[numkMGTPE])?\Z")
+RESOURCE = re.compile(r"[a-z0-9A-Z]([-a-z0-9A-Z./]{0,251}[a-z0-9A-Z])?\Z")
 # Variables of the router that say who it is, where its policy lies, or a secret: the controller sets the first two by
 # itself, and a secret in a variable could be read by everyone who may read Deployments.
 ROUTER_OWN = frozenset({"SANDBOX_NAME", "SANDBOX_ISOLATION", "ADMIN_TOKEN", "KARS_RUNTIME_KIND"})
@@ -152,11 +156,35 @@ def lines(name: str, value: str) -> dict[str, str]:
     return found
 
 
+def networks(name: str, value: str) -> tuple[str, ...]:
+    """Read addresses and networks that commas separate."""
+    found = listed(name, value)
+    for one in found:
+        try:
+            ipaddress.ip_network(one)
+        except ValueError:
+            raise refused(name, one, "is neither an address nor a network", hint="such as 10.0.0.0/8") from None
+    return found
+
+
+def quantities(name: str, value: str) -> dict[str, str]:
+    """Read resources as name=quantity that commas separate."""
+    found: dict[str, str] = {}
+    for one in listed(name, value):
+        resource, equals, amount = one.partition("=")
+        if not equals or not RESOURCE.match(resource) or resource in found:
+            raise refused(name, one, "is no resource with a quantity", hint="such as cpu=100m,memory=64Mi")
+        found[resource] = quantity(name, amount)
+    return found
+
+
 def refused(name: str, value: str, why: str, *, hint: str = "") -> SettingsError:
     """Say that a value is not one."""
     return SettingsError(f"{name}={value[:80]!r} {why}", hint=hint)
 
 
+label = matching(NAME, "name of a namespace")
+quantity = matching(QUANTITY, "quantity, such as 64Mi")
 image = matching(IMAGE, "image reference")
 named = matching(SUBDOMAIN, "name of an object")
 
@@ -167,7 +195,11 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
             Variable(name, f"platform.runtime_images.{runtime}", image, f"Agents of runtime {runtime}")
             for runtime, (name, _) in RUNTIME_IMAGES.items()
         ),
-        Variable("KARS_HERMES_IMAGE", "", image, "Older name of HERMES_RUNTIME_IMAGE"),
+        Variable("KARS_HERMES_IMAGE", "platform.runtime_images.Hermes", image, "Older name of HERMES_RUNTIME_IMAGE"),
+        Variable(
+            "KARS_GUARD_IMAGE", "platform.guard_image", image, "The egress guard (sh, iptables); else SANDBOX_IMAGE"
+        ),
+        Variable("KARS_GIT_IMAGE", "platform.git_image", image, "What checks code out (sh, git); else SANDBOX_IMAGE"),
         Variable("KARS_CONFORMANCE_RUNNER_IMAGE", "conformance_image", image, "The runner of KarsEvals"),
         Variable(
             "REQUIRE_SIGNED_IMAGES",
@@ -207,6 +239,48 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
             "platform.router_env",
             lines,
             "Variables of every router, NAME=VALUE a line (docs/configuration.md has them)",
+        ),
+        Variable("ROUTER_REQUESTS", "platform.router_requests", quantities, "Resources that a router asks for"),
+        Variable("ROUTER_LIMITS", "platform.router_limits", quantities, "Resources that a router is held to"),
+        Variable(
+            "ROUTER_STORAGE",
+            "platform.router_storage",
+            quantity,
+            "Size of a claim that keeps a router's budgets and audit log over pods; unset: they go with the pod",
+        ),
+        Variable(
+            "KARS_TERMINATION_GRACE_SECONDS",
+            "platform.termination_grace",
+            whole(1, 3600),
+            "The pod's grace period, agent and router together",
+        ),
+        Variable(
+            "KARS_GUARD",
+            "platform.guard",
+            choice("init", "node"),
+            "Who keeps the agent's packets in: init, a container with NET_ADMIN, or node, something on the node",
+        ),
+        Variable("KARS_SPAWN", "platform.spawn", switch, "Whether routers may make sandboxes of their own"),
+        Variable(
+            "KARS_MONITORING_NAMESPACE", "platform.monitoring_namespace", label, "Namespace that may scrape the routers"
+        ),
+        Variable(
+            "KARS_DNS_ADDRESSES",
+            "platform.dns_addresses",
+            networks,
+            "Addresses or networks of name servers outside kube-system, comma-separated",
+        ),
+        Variable(
+            "KARS_PRIVATE_NETWORKS",
+            "platform.private_networks",
+            networks,
+            "Private networks that routers may reach on 443, comma-separated",
+        ),
+        Variable(
+            "KARS_BLOCKLIST_CONFIG_MAP",
+            "platform.blocklist_config_map",
+            named,
+            "ConfigMap of the controller's namespace with a blocklist in domains.txt",
         ),
         Variable("BYO_STRICT_MODE", "platform.byo_strict", switch, "Refuse BYO images that break the contract"),
         Variable("KARS_STRICT_TOOLS", "platform.strict_tools", switch, "OpenClaw: only tools that the policy lists"),
@@ -259,7 +333,7 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
         Variable("POD_NAMESPACE", "namespace", named, "The controller's namespace; KARS_NAMESPACE when unset"),
         Variable("KARS_NAMESPACE", "namespace", named, "Other name of POD_NAMESPACE; they must agree"),
         Variable("POD_NAME", "identity", text, "Who holds the lease; HOSTNAME when unset"),
-        Variable("CONTROLLER_POD_NAME", "", text, "Other name of POD_NAME; they must agree"),
+        Variable("CONTROLLER_POD_NAME", "identity", text, "Other name of POD_NAME; they must agree"),
         Variable("HOSTNAME", "", text, "Who holds the lease, when POD_NAME is unset"),
         Variable("LEADER_ELECTION_ENABLED", "leader_election", switch, "Whether replicas elect one that writes"),
         Variable("LEADER_ELECTION_LEASE_NAME", "lease_name", named, "Lease that they elect it by"),
@@ -299,9 +373,8 @@ def read(env: Mapping[str, str]) -> dict[str, Any]:
         given["CONTROLLER_METRICS_ADDR"] = "off"
     check_contradictions(given)
     for first, second in FIRST_OF:
-        if first not in given and second in given:
-            given[first] = given[second]
-        given.pop(second, None)
+        if first in given:
+            given.pop(second, None)
     found = {}
     for group in GROUPS.values():
         for variable in group:

@@ -40,7 +40,7 @@ class Api:
         self,
         method: str,
         path: str,
-        body: object = None,
+        body: Any = None,
         *,
         content: str = "application/json",
         seconds: float = 30.0,
@@ -65,11 +65,12 @@ class Api:
 
     def get(self, path: str, **query: str) -> Object:
         """Read an object or a collection."""
-        return self.request("GET", path, **query)
+        return self.request("GET", path, None, content="application/json", seconds=30.0, **query)
 
     def items(self, path: str, **query: str) -> list[Object]:
         """Read a collection's objects."""
-        return self.get(path, **query)["items"]
+        found: list[Object] = self.get(path, **query)["items"]
+        return found
 
     def find(self, path: str) -> Object | None:
         """Read an object; None when it is not there."""
@@ -95,6 +96,14 @@ class Api:
     def delete(self, path: str, body: Mapping[str, object] | None = None) -> Object:
         """Delete an object."""
         return self.request("DELETE", path, body)
+
+    def drop(self, path: str, body: Mapping[str, object] | None = None) -> None:
+        """Delete an object if it is there."""
+        try:
+            self.delete(path, body)
+        except ApiError as error:
+            if error.status != 404:
+                raise
 
     def close(self) -> None:
         """Close every connection."""

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 
 STOP_SECONDS = 15.0
+GOODBYE_SECONDS = 0.1
 
 
 class Background:
@@ -15,14 +16,22 @@ class Background:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="background", daemon=True)
         self.thread.start()
+        self.running: list[Future[None]] = []
 
     def start(self, coroutine: Coroutine[object, object, None]) -> Future[None]:
         """Start one; `cancel` the answer to end it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        self.running.append(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+        return self.running[-1]
+
+    def check(self) -> None:
+        """Raise what ended one of them before its time."""
+        for one in self.running:
+            if one.done() and not one.cancelled():
+                one.result()
 
     def stop(self) -> None:
         """Cancel everything, wait for its end, and end the thread."""
-        self.start(cancel_all()).result(STOP_SECONDS)
+        asyncio.run_coroutine_threadsafe(cancel_all(), self.loop).result(STOP_SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(STOP_SECONDS)
         self.loop.close()
@@ -34,3 +43,5 @@ async def cancel_all() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    # Connections with TLS say goodbye after they were closed; a loop that ends before leaves them open.
+    await asyncio.sleep(GOODBYE_SECONDS)

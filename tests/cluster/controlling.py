@@ -4,7 +4,10 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
+import requests
+
 from kars.controller.process import Process
+from kars.controller.queue import Item
 from kars.controller.reconcile import Done
 from kars.desired import conditions
 from kars.desired.plan import stamp
@@ -55,6 +58,7 @@ class Running:
         self.background.loop.call_soon_threadsafe(self.stop.set)
         self.status = self.task.result(30)
         self.call(self.client.close())
+        self.call(asyncio.sleep(0.1))  # TLS takes its leave in the loop's next turns
         self.background.stop()
 
     def call(self, coroutine):
@@ -68,6 +72,18 @@ class Running:
 
     def synced(self):
         return all(one.synced.is_set() for one in self.process.cluster.informers())
+
+    def look(self, kind, namespace, name):
+        """Have one resource looked at now."""
+        item = Item(kind, Key(namespace, name))
+        self.background.loop.call_soon_threadsafe(self.process.engine.queue.add, item)
+
+    def scrape(self):
+        return self.process.metrics.render().decode()
+
+    def fetch(self, path):
+        found = requests.get(f"http://127.0.0.1:{self.process.health.port}{path}", timeout=5)
+        return found.status_code, found.text
 
     @property
     def cluster(self):
@@ -92,6 +108,7 @@ class Toy:
         self.calls = []
         self.errors = []
         self.hold = False
+        self.hang = False
 
     def wanted(self, resource):
         metadata = {"name": f"toy-{resource.metadata.name}", "namespace": resource.metadata.namespace}
@@ -101,6 +118,8 @@ class Toy:
 
     async def reconcile(self, resource, cluster):
         self.calls.append(resource.metadata.name)
+        if self.hang:
+            await asyncio.sleep(3600)
         if self.errors:
             raise self.errors.pop(0)
         await cluster.children.bring([self.wanted(resource)], manager="kars-controller/inferencepolicy")

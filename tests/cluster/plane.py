@@ -249,8 +249,13 @@ class ControlPlane:
         return done.stdout
 
     def wait(self, condition: Callable[[], Found], seconds: float = 20.0, *, what: str = "") -> Found:
-        """Ask until the answer is true (see `waiting.wait`)."""
-        return waiting.wait(condition, seconds, what=what)
+        """Ask until the answer is true (see `waiting.wait`). What ended a kubelet or the scheduler is raised at once."""
+
+        def ask() -> Found:
+            self.background.check()
+            return condition()
+
+        return waiting.wait(ask, seconds, what=what or getattr(condition, "__name__", ""))
 
     def make_namespace(self, name: str = "", labels: dict[str, str] | None = None) -> str:
         """Create a namespace that pods can be created in; its name, by chance if none is given."""
@@ -302,15 +307,17 @@ class ControlPlane:
         return made
 
     def retire(self, kubelet: Kubelet) -> None:
-        """End a kubelet, its routers and its node. An error that it met is raised here."""
+        """End a kubelet, its routers and its node."""
+        self.background.check()
         _, running = self.kubelets.pop(kubelet.name)
         scheduler = self.schedule()
         scheduler.claims = {space: node for space, node in scheduler.claims.items() if node != kubelet.name}
-        failed = running.exception() if running.done() else None
         running.cancel()
         self.api.delete(f"/api/v1/nodes/{kubelet.name}")
-        if failed is not None:
-            raise failed
+        # Nobody is left to say that they ended; without that their namespaces could not go.
+        for pod in self.api.items("/api/v1/pods", fieldSelector=f"spec.nodeName={kubelet.name}"):
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+            self.api.drop(path, {"gracePeriodSeconds": 0})
 
     def schedule(self) -> Scheduler:
         """The scheduler; it begins to bind pods when it is first asked for."""

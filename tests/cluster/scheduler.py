@@ -1,10 +1,11 @@
 """Bind pods to nodes: by node selector, and by namespace where a test says whose a namespace is."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
-from tests.cluster.api import Object
+from tests.cluster.api import ApiError, Object
 from tests.cluster.watching import Mirror, Session, key
 
 
@@ -47,14 +48,16 @@ class Scheduler:
         if node := self.choose(metadata["namespace"], spec.get("nodeSelector", {}), nodes):
             target = {"apiVersion": "v1", "kind": "Node", "name": node}
             path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/binding"
-            await session.persist("POST", path, {"metadata": {"name": metadata["name"]}, "target": target})
+            # What is refused now is looked at again when it changes; in a namespace that goes, nothing is bound.
+            with contextlib.suppress(ApiError):
+                await session.persist("POST", path, {"metadata": {"name": metadata["name"]}, "target": target})
 
     def choose(self, namespace: str, selector: dict[str, str], nodes: list[Object]) -> str:
         """The node for a pod, or nothing."""
         claims = [node for pattern, node in list(self.claims.items()) if fnmatchcase(namespace, pattern)]
         for node in sorted(nodes, key=key):
             metadata = node["metadata"]
-            name = metadata["name"]
+            name = str(metadata["name"])
             pretends = "kwok.x-k8s.io/node" in metadata.get("annotations", {})
             meant = name in claims or (pretends and not claims)
             if meant and is_ready(node) and selector.items() <= metadata.get("labels", {}).items():

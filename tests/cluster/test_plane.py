@@ -1,9 +1,9 @@
 """The control plane that the other tests stand on."""
 
-import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,17 +89,17 @@ def test_no_process_outlives_a_killed_run(tmp_path):
         [sys.executable, "-c", program, str(tmp_path / "log")], stdout=subprocess.PIPE, text=True
     ) as run:
         child = int(run.stdout.readline())
-        os.kill(child, 0)
+        wait(lambda: stat(child)[1] == "(sleep)", 5)
         run.send_signal(signal.SIGKILL)
-    wait(lambda: not is_running(child), 5)
+    wait(lambda: stat(child)[2] == "Z", 5, what="the child's end")
 
 
-def is_running(pid):
+def stat(pid):
+    """The fields of /proc/<pid>/stat, where the third is the state; Z, too, once it is gone altogether."""
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().split()
     except FileNotFoundError:
-        return False
+        return [str(pid), "", "Z"]
 
 
 def test_refusals_are_errors_with_the_servers_words(plane):

@@ -1,9 +1,7 @@
 """Two network namespaces of the tests' own: a sandbox whose guard redirects the agent, and a piece of Internet behind it.
 
 The sandbox has no route but to the other namespace, which holds addresses that are global elsewhere. Its guard is the
-one that the egress-guard container sets up: everything of the agent's user is dropped, but for loopback, DNS and what
-is redirected to the router. Loopback is let through by address: a redirected packet still shows the interface that it
-was meant for, so `-o lo` would drop it. Needs root, `ip` and iptables.
+very text that the egress-guard container of a pod runs. Needs root, `ip` and iptables.
 """
 
 import contextlib
@@ -11,11 +9,12 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-AGENT, ROUTER = 1000, 1001
-PROXY_PORT = 8444
+from kars.desired import guard
+
+AGENT, ROUTER, PROXY_PORT = guard.AGENT_UID, guard.ROUTER_UID, guard.PROXY_PORT
 
 #: Addresses of the far side; nobody outside these namespaces is ever reached.
 INTERNET_V4 = ("93.184.216.34", "93.184.216.35")
@@ -30,28 +29,11 @@ def run(*command: str) -> None:
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
 
 
-def rules(program: str) -> Iterator[list[str]]:
-    """The guard's rules for the agent's user, for `iptables` or `ip6tables`, in their order."""
-    own = ["-m", "owner", "--uid-owner", str(AGENT)]
-    loopback = "127.0.0.0/8" if program == "iptables" else "::1/128"
-    for match, target in (
-        (["-d", loopback], "ACCEPT"),
-        (["-p", "udp", "--dport", "53"], "ACCEPT"),
-        (["-p", "tcp", "--dport", "53"], "ACCEPT"),
-        (["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"], "ACCEPT"),
-        ([], "DROP"),
-    ):
-        yield [program, "-w", "-A", "OUTPUT", *own, *match, "-j", target]
-    for port in ("80", "443"):
-        match = ["!", "-o", "lo", "-p", "tcp", "--dport", port]
-        redirect = ["-j", "REDIRECT", "--to-port", str(PROXY_PORT)]
-        yield [program, "-w", "-t", "nat", "-A", "OUTPUT", *own, *match, *redirect]
-
-
 class Sandbox:
     """Both namespaces; `stop` takes them away with everything in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, nameservers: Sequence[str] = ("127.0.0.1",), guarded: bool = True) -> None:
+        self.nameservers, self.guarded = nameservers, guarded
         number = f"{os.getpid()}-{next(numbers)}"
         self.inside = f"kars-in-{number}"
         self.outside = f"kars-out-{number}"
@@ -82,10 +64,14 @@ class Sandbox:
         run("ip", "-n", self.outside, "-6", "route", "add", "local", "default", "dev", "lo", "table", "main")
         # `ip netns exec` lays these over /etc.
         self.settings.mkdir(parents=True, exist_ok=True)
-        (self.settings / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:2 attempts:1\n")
-        for program in ("iptables", "ip6tables"):
-            for rule in rules(program):
-                run("ip", "netns", "exec", self.inside, *rule)
+        servers = "".join(f"nameserver {one}\n" for one in self.nameservers)
+        (self.settings / "resolv.conf").write_text(f"search example.com\n{servers}options timeout:2 attempts:1\n")
+        if self.guarded:
+            run(*self.guarding())
+
+    def guarding(self, *, sre: bool = False) -> list[str]:
+        """The command that sets the guard up."""
+        return ["ip", "netns", "exec", self.inside, "sh", "-c", guard.script(sre=sre)]
 
     def stop(self) -> None:
         """Takes everything away."""

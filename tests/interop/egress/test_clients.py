@@ -117,8 +117,8 @@ def refused(world: World, *arguments: str) -> str:
 
 
 def test_the_guard_leaves_the_agent_no_other_way(world: World):
-    # A port that is not redirected is dropped, a redirected connection without a name is refused.
-    assert "timed out" in refused(world, f"http://{INTERNET_V4[0]}:8080/")
+    # A port that is not redirected is refused at once, as is a redirected connection without a name.
+    assert "Failed to connect" in refused(world, f"http://{INTERNET_V4[0]}:8080/")
     assert "unrecognized name" in refused(world, "-k", f"https://{INTERNET_V4[0]}/")
 
 

@@ -74,3 +74,44 @@ def test_the_model_is_no_part_of_the_sidecars_start():
 def test_listing_kinds_needs_no_yaml():
     code = "import sys; from kars.cli import main; main(['crds', 'list']); assert 'yaml' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No kubeconfig and no pod."""
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_apply_without_a_cluster_says_what_was_tried_and_what_to_do(run, nowhere):
+    status, out, err = run("apply")
+    assert (status, out) == (3, "")
+    assert "KUBECONFIG is not set, this is no pod, and ~/.kube/config is not there" in err
+    assert "hint: name a kubeconfig by --kubeconfig FILE or KUBECONFIG" in err
+    status, _, err = run("apply", "--kubeconfig", str(nowhere / "none"))
+    assert (status, f"{nowhere}/none is not there" in err) == (3, True)
+
+
+def test_apply_refuses_a_kubeconfig_that_cannot_be_used_without_showing_it(run, nowhere):
+    (nowhere / "config").write_text("users: [{name: a, user: {token: s3cr3t}}]\ncontexts: 5")
+    status, out, err = run("apply", "--kubeconfig", str(nowhere / "config"))
+    assert (status, out) == (2, "")
+    assert "is not valid" in err
+    assert "s3cr3t" not in err
+
+
+def test_apply_looks_for_kinds_before_it_looks_for_a_cluster(run, nowhere):
+    assert "there is no kind pods" in run("apply", "pods")[2]
+
+
+def test_apply_shows_examples(run):
+    status, out, _ = run("apply", "--help")
+    assert status == 0
+    assert "kars crds apply --dry-run" in out
+
+
+def test_showing_definitions_needs_no_client():
+    code = "import sys; from kars.cli import main; main(['crds', 'print', 'tg']); assert 'aiohttp' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, stdout=subprocess.DEVNULL)
