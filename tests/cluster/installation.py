@@ -16,7 +16,7 @@ from tests.cluster.process import Process
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "kars-system"
 # What must be configured, and images that nobody pulls.
-VALUES = ("foundry.endpoint=https://e2e-fake.invalid/", "admission.sandboxChildren.enabled=false")
+VALUES = ("foundry.endpoint=https://e2e-fake.invalid/",)
 DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/kars-controller"
 NUMBERS = itertools.count()
 

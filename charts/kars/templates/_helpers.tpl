@@ -96,6 +96,7 @@ imagePullSecrets:
   "KARS_STRICT_TOOLS" (ternary "1" "" $v.strictTools.enabled)
   "CLUSTER_NAME" $v.meshPeer.clusterName
   "MESH_AUTH_AUDIENCE" $v.mesh.authAudience
+  "ISSUER_NETWORKS" ($v.mcp.issuerNetworks | join ",")
   "REQUIRE_SIGNED_ALLOWLIST" (ternary "true" "" $v.egress.requireSigned)
   "REQUIRE_SIGNED_IMAGES" (ternary "true" "" $v.imageSignatures.enabled)
   "KARS_SIGSTORE_TRUSTED_ROOT" (ternary "/etc/kars/sigstore/trusted_root.json" "" (not (empty (or $v.signerPolicy.trustedRoot.configMap $v.signerPolicy.trustedRoot.secret))))
