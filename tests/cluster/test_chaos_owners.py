@@ -30,16 +30,20 @@ def paths(name):
     return {kind: path.format(box=f"kars-{name}", home=NAMESPACE, name=name) for kind, (path, _) in CHILDREN.items()}
 
 
-def test_children_of_every_kind_that_somebody_deletes_are_made_again(trial):
+@pytest.mark.parametrize("heir", [False, True], ids=["who made it", "its heir"])
+def test_children_of_every_kind_that_somebody_deletes_are_made_again(trial, heir):
     (name,) = trial.make()
     trial.settled("creation")
-    before = {kind: trial.plane.api.get(path)["metadata"]["uid"] for kind, path in paths(name).items()}
-    began = time.monotonic()
-    for path in paths(name).values():
+    if heir:
+        # Whoever comes after finds nothing to write, and must all the same know what belongs to what.
+        trial.leader().kill()
+        trial.heir().wait_leading()
+    for kind, path in paths(name).items():
+        before = trial.plane.api.get(path)["metadata"]["uid"]
+        began = time.monotonic()
         trial.plane.api.delete(path)
-    trial.settled("deletion of every child", since=began)
-    after = {kind: trial.plane.api.get(path)["metadata"]["uid"] for kind, path in paths(name).items()}
-    assert not before.items() & after.items()
+        trial.settled(f"deletion of the {kind}", since=began)
+        assert trial.plane.api.get(path)["metadata"]["uid"] != before
 
 
 def test_children_of_every_kind_that_somebody_edits_are_put_back(trial):
