@@ -120,6 +120,11 @@ class Children:
         finally:
             del self.writing[kind.kind, key]
 
+    def confirmed(self, kind: Type, key: Key, stamp: str) -> bool:
+        """Whether an object stands as it was brought with this stamp, without making it anew to compare."""
+        found = self.informers[kind.kind].get(key)
+        return found is not None and not found.deleting and stamp != "" and found.stamp == found.checked == stamp
+
     def stands(self, value: Object, found: Held, kind: Type) -> bool:
         """Whether an object is as planned. That is found out once for each state of it."""
         stamp = match.stamp_of(value)

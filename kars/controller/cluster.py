@@ -103,6 +103,8 @@ class Cluster:
         self.sandbox_names: dict[str, set[Key]] = {}
         self.pods_by_namespace: dict[str, dict[Key, Pod]] = {}
         self.secrets = Secrets(self)
+        # Who may sign, as it was read, and of which ConfigMap.
+        self.judged: tuple[Object | None, SignerPolicy] | None = None
         # Resources whose finalizers are being written, and by whom.
         self.writing: dict[tuple[str, Key], Doer] = {}
         self.kinds: dict[str, Informer[Known]] = {name: self.watch_kind(kind) for name, kind in KINDS.items()}
@@ -141,9 +143,9 @@ class Cluster:
     def artifacts(self) -> Artifacts:
         """What fetches signed artifacts; made, and its libraries loaded, when one is named for the first time."""
         if self.given_artifacts is None:
-            from kars.artifacts.fetch import Artifacts
+            from kars.artifacts import configured
 
-            self.given_artifacts = Artifacts()
+            self.given_artifacts = configured.artifacts(self.settings)
         return self.given_artifacts
 
     # --- what is watched
@@ -326,9 +328,12 @@ class Cluster:
         from kars.artifacts import signers
 
         found = self.config_map(SIGNER_POLICY)
-        if found is not None:
-            return signers.read(found.get("data") or {})
-        return signers.SignerPolicy(issuers=self.settings.signer_issuers, subjects=self.settings.signer_subjects)
+        if self.judged is None or self.judged[0] is not found:
+            if found is not None:
+                self.judged = found, signers.read(found.get("data") or {})
+            else:
+                self.judged = found, signers.fallback(self.settings.signer_issuers, self.settings.signer_subjects)
+        return self.judged[1]
 
     async def read_secret(self, key: Key) -> Object | None:
         """Return a Secret of ours, or the credentials' one, with its data (base64); None when there is none.

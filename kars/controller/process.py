@@ -18,6 +18,7 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
+from kars.artifacts import configured
 from kars.controller import crds, logs, scrape
 from kars.controller.cluster import Cluster
 from kars.controller.engine import DRAIN_SECONDS, Engine
@@ -64,6 +65,7 @@ def main(settings: Controller, roster: Roster, *, kubeconfig: str = "", context:
 
 async def run(settings: Controller, roster: Roster, *, kubeconfig: str = "", context: str = "") -> int:
     """Connect, look whether the cluster knows our kinds, and serve."""
+    configured.check(settings)
     stop = asyncio.Event()
     with signals(stop):
         async with await Client.connect(kubeconfig=kubeconfig, context=context) as client:
