@@ -167,9 +167,10 @@ async def spread(world: World, controller: Controller, number: int, rounds: int)
 
 async def restart(world: World, controller: Controller, number: int) -> tuple[Controller, Result]:
     """The controller ends and another begins where all stands."""
+    world.leader = None
     await asyncio.to_thread(controller.process.stop)
     began = time.monotonic()
-    made = await world.start_controller()
+    made = world.leader = await world.start_controller()
     ready = time.monotonic() - began
     await world.wait(lambda: made.metric("kars_controller_leader") == 1, 60, "the lease")
     await looked_at(world, made, number)
@@ -220,6 +221,7 @@ async def fail_over(world: World, controller: Controller, number: int) -> tuple[
     await asyncio.sleep(2.0)
     assert standby.metric("kars_controller_leader") == 0
     warm = memory_mb(standby.process.pid)
+    world.leader = standby
     controller.process.send(signal.SIGKILL)
     began = time.monotonic()
     await world.wait(lambda: standby.metric("kars_controller_leader") == 1, 60, "the lease", 0.02)

@@ -95,7 +95,7 @@ def go_inside() -> None:
 async def measure(chosen: argparse.Namespace, folder: Path, results: dict[str, Any]) -> None:
     """Phase after phase; results are written after each."""
     async with opened(folder, delay=chosen.delay) as world:
-        controller = await world.start_controller()
+        controller = world.leader = await world.start_controller()
         await asyncio.sleep(5)
         results["idle"] = memory_mb(controller.process.pid)
         number = chosen.sandboxes

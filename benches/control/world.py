@@ -99,7 +99,10 @@ class Seen(msgspec.Struct):
 class Eyes:
     """Watches one collection: what stands, and who is ready since when."""
 
-    def __init__(self, session: Any, path: str, *, resource: bool = True, **query: str) -> None:
+    def __init__(
+        self, session: Any, path: str, *, check: Callable[[], None], resource: bool = True, **query: str
+    ) -> None:
+        self.check = check
         self.resource = resource
         self.watch: Watch[Seen] = Watch(session, path, self.changed, kind=Seen, **query)
         self.held: dict[str, Seen] = {}
@@ -128,7 +131,9 @@ class Eyes:
             async with asyncio.timeout(seconds):
                 while not (found := condition()):
                     self.woken.clear()
-                    await self.woken.wait()
+                    self.check()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self.woken.wait(), 1.0)
                 return found
         except TimeoutError:
             raise TimeoutError(f"{what}: not within {seconds:g} s") from None
@@ -137,12 +142,13 @@ class Eyes:
 class World:
     """One control plane with everything on it; use `opened`."""
 
-    def __init__(self, folder: Path, *, delay: float, python: str = "") -> None:
+    def __init__(self, folder: Path, *, delay: float) -> None:
         self.plane = ControlPlane(folder)
         self.delay = delay
         self.installation = Installation(self.plane, "admission.sandboxChildren.enabled=true")
         self.farm: Process | None = None
-        self.controller: Controller | None = None
+        # The controller that is measured; it must not end.
+        self.leader: Controller | None = None
         self.tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -173,9 +179,16 @@ class World:
 
     def look(self, path: str, **settings: Any) -> Eyes:
         """Begin to watch a collection."""
-        eyes = Eyes(self.session, path, **settings)
+        eyes = Eyes(self.session, path, check=self.check, **settings)
         self.tasks.append(asyncio.create_task(eyes.watch.run()))
         return eyes
+
+    def check(self) -> None:
+        """Raise when something ended that should not: waiting for what it brings about is no use then."""
+        self.plane.background.check()
+        for process in (self.farm, self.leader.process if self.leader else None):
+            if process is not None and (status := process.ended()) is not None:
+                raise RuntimeError(f"{process.command[2:4]} ended with {status}:\n{process.tail()}")
 
     async def close(self) -> None:
         """End everything."""
@@ -193,7 +206,7 @@ class World:
         """Ask until the answer is true; an OSError counts as no."""
         until = time.monotonic() + seconds
         while True:
-            self.plane.background.check()
+            self.check()
             with contextlib.suppress(OSError):
                 if found := await asyncio.to_thread(condition):
                     return found
