@@ -1,4 +1,4 @@
-"""Make the chart's values.schema.json and the table of its values: `python charts/schema.py charts/kars docs/values.md`.
+"""Make a chart's values.schema.json and the page of its values: `python charts/schema.py charts/kars docs/values.md`.
 
 values.yaml is the source: a value's description is the `# --` comment above it, its type is its default's, and an
 `# @schema` comment adds what the default does not show, as JSON. The router's settings come from the core's own table.
@@ -40,6 +40,8 @@ OWN_SETTINGS = frozenset(
         "ROUTER_METRICS_PORT",
         "FORWARD_PROXY_PORT",
         "EGRESS_MODE",
+        "BLOCKLIST_ENABLED",
+        "BLOCKLIST_SEED_PATH",
         "EGRESS_ALLOWLIST_DIR",
         "EGRESS_APPROVAL_DIR",
         "INFERENCE_POLICY_DIR",
@@ -89,7 +91,8 @@ def definitions() -> Schema:
     text = {"type": "string"}
     texts = {"type": "object", "additionalProperties": text}
     quantity = {"type": ["string", "integer", "number"]}
-    variable = {"name": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}, "value": text, "valueFrom": {"type": "object"}}
+    name = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+    variable = {"name": name, "value": text, "valueFrom": {"type": "object"}}
     return {
         "labels": texts,
         "annotations": texts,
@@ -108,7 +111,7 @@ def definitions() -> Schema:
         ),
         "env": {
             "type": "object",
-            "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+            "propertyNames": name,
             "additionalProperties": {"oneOf": [text, closed({"valueFrom": {"type": "object"}}, "valueFrom")]},
         },
         "envList": {"type": "array", "items": closed(variable, "name")},
@@ -158,7 +161,8 @@ def schema(text: str) -> Schema:
         members = root["properties"]
         for parent in parents:
             members = members[parent]["properties"]
-        assert name not in members, f"{path} is a value and refused"
+        if name in members:
+            raise ValueError(f"{path} is a value, and refused")
         words = f"remove {path}: {reason}"
         members[name] = {"const": words, "description": f"Refused: {reason}."}
     return {
@@ -169,9 +173,8 @@ def schema(text: str) -> Schema:
     }
 
 
-def describe(node: yaml.Node, lines: list[str]) -> Schema:
+def describe(node: yaml.MappingNode, lines: list[str]) -> Schema:
     """Make the schema of a mapping of values."""
-    assert isinstance(node, yaml.MappingNode)
     members = {key.value: member(key, value, lines) for key, value in node.value}
     return {"type": "object", "additionalProperties": False, "properties": members}
 
@@ -180,8 +183,7 @@ def member(key: yaml.Node, value: yaml.Node, lines: list[str]) -> Schema:
     """Make the schema of one value, or of a section of values."""
     said, extra = comment(lines, key.start_mark.line)
     made: Schema = {"description": said} if said else {}
-    section = isinstance(value, yaml.MappingNode) and (value.value and "$ref" not in extra)
-    if section:
+    if isinstance(value, yaml.MappingNode) and value.value and "$ref" not in extra:
         made |= describe(value, lines)
     elif "$ref" in extra:
         # A $ref stands alone in draft-07: what is beside it would not count.
@@ -221,7 +223,7 @@ def values(made: Schema, defaults: Any, path: str = "") -> Iterator[tuple[str, A
 def table(made: Schema, defaults: Schema) -> str:
     """Write the page of values."""
     rows = "".join(
-        f"| `{path}` | `{json.dumps(default)}` | {text} |\n".replace("\\|", "|") for path, default, text in values(made, defaults)
+        f"| `{path}` | `{json.dumps(default)}` | {text} |\n" for path, default, text in values(made, defaults)
     )
     refused = "".join(f"| `{path}` | {reason} |\n" for path, reason in REFUSED.items())
     return (

@@ -94,7 +94,9 @@ def apply(
 ) -> int:
     """Apply the definitions of KINDs, or of all, and wait until the cluster serves them.
 
-    Server-side apply as field manager kars-crds; what stands already as it should is left alone. The exit status is 1 when a definition could not be applied or is not served in time, 3 when there is no cluster.
+    Server-side apply as field manager kars-crds; what stands already as it should is left alone.
+
+    The exit status is 1 when a definition could not be applied or is not served in time, 3 when there is no cluster.
     """
     import asyncio
 

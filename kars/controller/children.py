@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 
 import msgspec
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 
 # A namespace takes seconds to go, and as long as its slowest finalizer.
 TERMINATING_PAUSE = 5.0
-# What identifies a namespace as one sandbox's own; it is created with these before anything else is applied.
-IDENTITY = (names.SANDBOX, names.PARENT_NAMESPACE)
 IMMUTABLE = re.compile(r"immutable|may not be changed|cannot be changed|is forbidden after creation")
 
 
@@ -94,20 +93,27 @@ class Children:
         kind, key = types.of(value), types.key(value)
         informer = self.informers[kind.kind]
         found = informer.get(key)
-        requests = 0
         if kind is types.NAMESPACE:
-            requests = await self.claim(value, found)
+            made = await self.claim(value, found, manager=manager)
+            if made:
+                return made
             found = informer.get(key)
         if found is not None and self.stands(value, found, kind):
-            return requests
-        self.writing[kind.kind, key] = match.stamp_of(value), current.get()
-        try:
+            return 0
+        with self.doing(value, kind, key):
             answer = await self.apply(value, key, manager=manager)
             informer.put(answer)
+        self.settle(value, answer, kind, key)
+        return 1
+
+    @contextlib.contextmanager
+    def doing(self, value: Object, kind: Type, key: Key) -> Iterator[None]:
+        """Note that an object is being written, and by whom."""
+        self.writing[kind.kind, key] = match.stamp_of(value), current.get()
+        try:
+            yield
         finally:
             del self.writing[kind.kind, key]
-        self.settle(value, answer, kind, key)
-        return requests + 1
 
     def stands(self, value: Object, found: Held, kind: Type) -> bool:
         """Whether an object is as planned. That is found out once for each state of it."""
@@ -156,25 +162,26 @@ class Children:
         except Missing as error:
             raise Temporary(f"{where}: its namespace is not there") from error
 
-    async def claim(self, value: Object, found: Held | None) -> int:
-        """Make sure that a namespace is this sandbox's own, and make it when it is not there; returns the requests.
+    async def claim(self, value: Object, found: Held | None, *, manager: str) -> int:
+        """Make sure that a namespace is this sandbox's own; make it, by so many requests, when it is not there.
 
         It is created, not applied, so that one that exists is never taken over by force.
         """
-        labels = value["metadata"].get("labels") or {}
-        owner = owner_of(labels)
+        owner = owner_of(value["metadata"].get("labels") or {})
         if found is not None:
             refuse_foreign(value, found.owner, owner, deleting=found.deleting)
             return 0
-        kept = {name: text for name, text in labels.items() if name in IDENTITY}
-        bare = {**value, "metadata": {"name": value["metadata"]["name"], "labels": kept}}
+        key = types.key(value)
         try:
-            await self.client.create(bare)
+            with self.doing(value, types.NAMESPACE, key):
+                answer = await self.client.create(value, manager=manager)
+                self.informers[value["kind"]].put(answer)
         except Conflict:
-            there = await self.client.get(types.NAMESPACE, types.key(value))
+            there = await self.client.get(types.NAMESPACE, key)
             has = owner_of(there["metadata"].get("labels") or {})
             refuse_foreign(value, has, owner, deleting="deletionTimestamp" in there["metadata"])
-            return 2
+            return 0
+        self.settle(value, answer, types.NAMESPACE, key)
         return 1
 
     async def remove(self, kind: Type, key: Key) -> bool:

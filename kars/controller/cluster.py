@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 MANAGED = f"{names.MANAGED_BY}={names.CONTROLLER}"
 PODS = f"{names.COMPONENT}=sandbox"
 SIGNER_POLICY = "kars-signer-policy"
+# Where the API server's Service ends up.
+API_SERVERS = Key("default", "kubernetes")
 # Kinds of objects that the controller makes, and so watches.
 CHILDREN = (
     types.NAMESPACE,
@@ -117,6 +119,15 @@ class Cluster:
             seconds=settings.watch_timeout,
         )
         self.own: dict[tuple[str, str], Informer[Object]] = self.watch_own()
+        self.api_servers: Informer[tuple[tuple[str, int], ...]] = Informer(
+            client,
+            types.ENDPOINT_SLICE,
+            keep=held.keep_addresses,
+            changed=lambda key, before, after: self.tell("EndpointSlice", key) if before != after else None,
+            namespace=API_SERVERS.namespace,
+            fields=f"metadata.name={API_SERVERS.name}",
+            seconds=settings.watch_timeout,
+        )
         self.children = Children(client, self.made, packers)
         self.echo = Echo(pods=self.pods, secret=self.read_secret, counted=metrics.heard)
 
@@ -187,7 +198,7 @@ class Cluster:
 
     def informers(self) -> list[Informer[Any]]:
         """Return every informer."""
-        return [*self.kinds.values(), *self.made.values(), self.watched_pods, *self.own.values()]
+        return [*self.kinds.values(), *self.made.values(), self.watched_pods, *self.own.values(), self.api_servers]
 
     def keep(self, kind: type[Resource], value: Object) -> Known:
         """Turn a document into what is kept of it; an invalid one is kept by its metadata."""
@@ -291,6 +302,10 @@ class Cluster:
             return ()
         pods = self.pods_by_namespace.get(names.namespace(sandbox.name), {}).values()
         return tuple(pod for pod in pods if pod.sandbox == sandbox.name)
+
+    def api_endpoints(self) -> tuple[tuple[str, int], ...]:
+        """Return where the API server's Service ends up: addresses and ports, sorted."""
+        return self.api_servers.get(API_SERVERS) or ()
 
     def config_map(self, name: str) -> Object | None:
         """Return one of the ConfigMaps of the controller's namespace that people make: signer policy, blocklist."""

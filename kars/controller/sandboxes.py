@@ -201,7 +201,7 @@ class Sandboxes:
         if kind == KarsSandbox.__name__:
             return self.related(key, cluster)
         found = self.index.find(kind, key) | self.index.find(INSIDE, Key("", key.namespace or key.name))
-        if kind == TrustGraph.__name__:
+        if kind in {TrustGraph.__name__, "EndpointSlice"}:
             return found | set(self.index.targets)
         return found
 
@@ -243,6 +243,7 @@ async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settle
         sleep_actions=cluster.version >= (1, 30),
         image_volumes=cluster.version >= (1, 35),
         api_server=(settings.api_server_host, settings.api_server_port),
+        api_endpoints=cluster.api_endpoints(),
         sre=may_be_sre(sandbox, cluster),
     ), missing
 

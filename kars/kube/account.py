@@ -64,9 +64,10 @@ class Account:
 
 
 def token_in(path: str) -> str:
-    """Read a token; a file on a local mount, small enough for the loop to wait for."""
+    """Read a token; empty for what no header can hold. A file on a local mount, small enough for the loop to wait."""
     with Path(path).open(encoding="ascii", errors="replace") as file:
-        return file.read(TOKEN).strip()
+        token = file.read(TOKEN).strip()
+    return token if token.isascii() and token.isprintable() else ""
 
 
 async def find(*, kubeconfig: str = "", context: str = "") -> Account:
@@ -163,6 +164,9 @@ def checked(account: Account) -> Account:
             f"{account.described} switches TLS verification off",
             hint="name the cluster's CA by certificate-authority instead of insecure-skip-tls-verify",
         )
+    token = (configuration.api_key.get("BearerToken") or "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise SettingsError(f"{account.described}: its token has characters that no header can hold")
     address = urlsplit(account.server)
     if address.scheme != "https" and not LOOPBACK.fullmatch(address.hostname or ""):
         raise SettingsError(f"{account.described}: {account.server} is not https")

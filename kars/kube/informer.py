@@ -60,7 +60,8 @@ class Informer(Generic[Kept]):
     before stays.
 
     For readiness and metrics: `seen` is when (`time.monotonic`) the API server last gave a sign of life to this
-    watch; `relists`, `reconnects`, `failures` and `events` count.
+    watch; on a quiet one that is every `client.SILENCE` seconds, when it is opened anew. `relists`, `reconnects`,
+    `failures` and `events` count.
     """
 
     def __init__(  # noqa: PLR0913 - a watch has as many sides

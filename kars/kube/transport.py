@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import math
 import platform
 import socket
@@ -23,10 +24,12 @@ import aiohttp
 from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
-from kars.errors import SettingsError
+from kars.errors import KarsError, SettingsError
 from kars.kube import account
 from kars.kube.errors import ApiError, Busy
 from kars.kube.request import Request
+
+log = logging.getLogger("kars.kube")
 
 # Seconds to a connection; an API server that is there accepts at once.
 CONNECT = 10.0
@@ -131,9 +134,13 @@ class Transport:
             if time.monotonic() - self.reloaded < RELOAD:
                 return False
             self.reloaded = time.monotonic()
-            found = await account.find(**self.chosen)
             before = self.rest
-            self.use(found)
+            try:
+                self.use(await account.find(**self.chosen))
+            except KarsError as error:
+                # A file that is being replaced, a plugin that fails: what was refused stays refused for now.
+                log.warning("kube.account error=%s", error)
+                return False
             self.generation += 1
             # Watches go on over the connections that they have; those of the reload before are given up.
             if self.retired is not None:

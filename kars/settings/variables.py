@@ -313,7 +313,7 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
         Variable(
             "ISSUER_NETWORKS",
             "issuer_networks",
-            listed,
+            networks,
             "Networks that are not global and that token issuers' key sets may be fetched from, comma-separated",
         ),
         Variable(

@@ -40,7 +40,7 @@ class Api:
         self,
         method: str,
         path: str,
-        body: object = None,
+        body: Any = None,
         *,
         content: str = "application/json",
         seconds: float = 30.0,
@@ -65,11 +65,12 @@ class Api:
 
     def get(self, path: str, **query: str) -> Object:
         """Read an object or a collection."""
-        return self.request("GET", path, **query)
+        return self.request("GET", path, None, content="application/json", seconds=30.0, **query)
 
     def items(self, path: str, **query: str) -> list[Object]:
         """Read a collection's objects."""
-        return self.get(path, **query)["items"]
+        found: list[Object] = self.get(path, **query)["items"]
+        return found
 
     def find(self, path: str) -> Object | None:
         """Read an object; None when it is not there."""

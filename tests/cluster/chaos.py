@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,6 +26,9 @@ from tests.system.router import free_ports
 # Headers of one hop, and those that the client of the other hop writes itself.
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length"}
 CHUNK = 64 * 1024
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Stream = Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitable[None]]
 
 
 class Seen(NamedTuple):
@@ -45,8 +48,8 @@ class Fault:
 
     pattern: str
     times: int = 0
-    answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
-    stream: Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitable[None]] | None = None
+    answer: Answer | None = None
+    stream: Stream | None = None
     hits: int = field(default=0, init=False)
 
     def takes(self, verb: str, path: str) -> bool:
@@ -62,9 +65,7 @@ class Cut(Exception):
     """Close this connection with a reset."""
 
 
-def status(
-    code: int, reason: str, message: str = "", **headers: str
-) -> Callable[[web.Request], Awaitable[web.Response]]:
+def status(code: int, reason: str, message: str = "", **headers: str) -> Answer:
     """Answer with a Status object as the API server writes them."""
     body = {
         "kind": "Status",
@@ -76,33 +77,33 @@ def status(
         "code": code,
     }
 
-    async def answer(_request: web.Request) -> web.Response:
+    async def answer(_request: web.BaseRequest) -> web.Response:
         return web.json_response(body, status=code, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     return answer
 
 
-def busy(seconds: int = 1) -> Callable[[web.Request], Awaitable[web.Response]]:
+def busy(seconds: int = 1) -> Answer:
     """429 with Retry-After."""
     return status(429, "TooManyRequests", Retry_After=str(seconds))
 
 
-def failing(code: int = 500) -> Callable[[web.Request], Awaitable[web.Response]]:
+def failing(code: int = 500) -> Answer:
     """500, 503 or another status of a server in trouble."""
     return status(code, {503: "ServiceUnavailable", 504: "Timeout"}.get(code, "InternalError"))
 
 
-def conflict() -> Callable[[web.Request], Awaitable[web.Response]]:
+def conflict() -> Answer:
     """409 as when another has written before."""
     return status(409, "Conflict", "the object has been modified; please apply your changes to the latest version")
 
 
-def gone() -> Callable[[web.Request], Awaitable[web.Response]]:
+def gone() -> Answer:
     """410 as the answer to a watch from a version that is too old."""
     return status(410, "Expired", "too old resource version: 1 (2)")
 
 
-def gone_in_stream(events: int = 0) -> Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitable[None]]:
+def gone_in_stream(events: int = 0) -> Stream:
     """A watch whose stream has that many events and then says 410, as the API server does when its cache moves on."""
 
     async def stream(out: web.StreamResponse, body: aiohttp.StreamReader) -> None:
@@ -115,7 +116,7 @@ def gone_in_stream(events: int = 0) -> Callable[[web.StreamResponse, aiohttp.Str
     return stream
 
 
-def half_open() -> Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitable[None]]:
+def half_open() -> Stream:
     """A stream that is begun and never says anything again, as behind a firewall that forgot the connection."""
 
     async def stream(_out: web.StreamResponse, _body: aiohttp.StreamReader) -> None:
@@ -124,19 +125,17 @@ def half_open() -> Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitabl
     return stream
 
 
-def silent() -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def silent() -> Answer:
     """No answer at all, and the connection stays open."""
 
-    async def answer(_request: web.Request) -> web.StreamResponse:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.Event().wait()
         raise AssertionError
 
     return answer
 
 
-def trickle(
-    chunk: int = 1, seconds: float = 0.01
-) -> Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitable[None]]:
+def trickle(chunk: int = 1, seconds: float = 0.01) -> Stream:
     """A body that comes in pieces of `chunk` bytes with pauses between them."""
 
     async def stream(out: web.StreamResponse, body: aiohttp.StreamReader) -> None:
@@ -147,7 +146,7 @@ def trickle(
     return stream
 
 
-def reset(after: int = 0) -> Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitable[None]]:
+def reset(after: int = 0) -> Stream:
     """A body that is cut off by a TCP reset after that many bytes."""
 
     async def stream(out: web.StreamResponse, body: aiohttp.StreamReader) -> None:
@@ -183,10 +182,12 @@ class Proxy:
         """Close every connection and listen no more; `start` begins anew on the same port."""
         self.call(self.end())
 
-    def call(self, coroutine) -> None:
+    def call(self, coroutine: Coroutine[object, object, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self.plane.background.loop).result(15)
 
-    def inject(self, pattern: str, answer=None, *, stream=None, times: int = 0) -> Fault:
+    def inject(
+        self, pattern: str, answer: Answer | None = None, *, stream: Stream | None = None, times: int = 0
+    ) -> Fault:
         """Add a fault (see `Fault`); the answer says how often it has hit."""
         self.faults.append(Fault(pattern, times, answer, stream))
         return self.faults[-1]

@@ -109,7 +109,7 @@ class RealContainer(Container):
         self.address = address
         self.environment = environment
         self.pace = pace
-        self.stopping = False
+        self.stopping = asyncio.Event()
 
     def begin(self, tasks: asyncio.TaskGroup) -> None:
         """Start the process, and start it again whenever it ends."""
@@ -118,7 +118,7 @@ class RealContainer(Container):
     async def keep(self) -> None:
         """Run it until it is stopped."""
         pause = RESTART_SECONDS
-        while not self.stopping:
+        while not self.stopping.is_set():
             try:
                 self.process.env = dict(self.environment())
             except Missing as error:
@@ -131,7 +131,7 @@ class RealContainer(Container):
             code = await self.ended()
             probing.cancel()
             self.end(code)
-            if self.stopping:
+            if self.stopping.is_set():
                 return
             self.last = self.state
             self.restarts += 1
@@ -147,7 +147,7 @@ class RealContainer(Container):
 
     async def stop(self, seconds: float) -> None:
         """SIGTERM, and SIGKILL after the grace period."""
-        self.stopping = True
+        self.stopping.set()
         if self.process.ended() is not None:
             return
         self.process.send(signal.SIGTERM)

@@ -69,7 +69,7 @@ class Mounts:
     def __init__(self, container: Object, folders: Mapping[str, Path]) -> None:
         mounts = container.get("volumeMounts", [])
         places = [(one["mountPath"].rstrip("/"), folders[one["name"]] / one.get("subPath", "")) for one in mounts]
-        self.places = sorted(places, key=lambda place: -len(place[0]))
+        self.places: list[tuple[str, Path]] = sorted(places, key=lambda place: -len(place[0]))
 
     def find(self, path: str) -> Path | None:
         """Where a path is that lies at or under a mount; None elsewhere."""

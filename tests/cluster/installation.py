@@ -14,7 +14,7 @@ from tests.cluster.process import Process
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "kars-system"
 # What must be configured, and images that nobody pulls.
-VALUES = ("foundry.endpoint=https://e2e-fake.invalid/", "admission.sandboxChildren.enabled=false")
+VALUES = ("foundry.endpoint=https://e2e-fake.invalid/",)
 NUMBERS = itertools.count()
 
 

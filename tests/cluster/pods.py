@@ -111,7 +111,7 @@ class Pod:
         """End the router at once, if it runs."""
         for one in [*self.inits, *self.mains]:
             if isinstance(one, RealContainer):
-                one.stopping = True
+                one.stopping.set()
                 one.process.kill()
 
     async def live(self, tasks: asyncio.TaskGroup) -> None:

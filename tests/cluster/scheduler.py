@@ -57,7 +57,7 @@ class Scheduler:
         claims = [node for pattern, node in list(self.claims.items()) if fnmatchcase(namespace, pattern)]
         for node in sorted(nodes, key=key):
             metadata = node["metadata"]
-            name = metadata["name"]
+            name = str(metadata["name"])
             pretends = "kwok.x-k8s.io/node" in metadata.get("annotations", {})
             meant = name in claims or (pretends and not claims)
             if meant and is_ready(node) and selector.items() <= metadata.get("labels", {}).items():

@@ -141,13 +141,12 @@ def world(kars_plane, namespace):
     made.clear()
 
 
-def test_a_sandbox_takes_one_request_an_object_and_one_more_for_its_namespace(running, world):
+def test_a_sandbox_takes_one_request_an_object(running, world):
     world.create()
     world.ready()
     assert running.requests() == {
         ("PATCH", "karssandboxes"): 2,
         ("POST", "namespaces"): 1,
-        ("PATCH", "namespaces"): 1,
         ("PATCH", "secrets"): 1,
         ("PATCH", "deployments"): 1,
     }

@@ -25,6 +25,11 @@ def key(value: Object) -> Key:
     return value["metadata"].get("namespace", ""), value["metadata"]["name"]
 
 
+def version_of(value: Object) -> str:
+    """The version of an object or a list."""
+    return str(value["metadata"]["resourceVersion"])
+
+
 class Session:
     """Requests with one token; open inside the loop that uses it."""
 
@@ -48,7 +53,7 @@ class Session:
             headers={"Content-Type": content},
             timeout=aiohttp.ClientTimeout(total=30),
         ) as answer:
-            found = await answer.json(content_type=None)
+            found: Object = await answer.json(content_type=None)
             if answer.status >= 400:
                 raise ApiError(method, path, answer.status, found)
             return found
@@ -106,7 +111,7 @@ class Mirror:
             self.objects[name] = one
             if before is None or before["metadata"]["resourceVersion"] != one["metadata"]["resourceVersion"]:
                 self.changed(one, False)
-        return found["metadata"]["resourceVersion"]
+        return version_of(found)
 
     async def watch(self, version: str) -> str:
         """Follow changes from a version on; the version to go on from, empty when only a new list helps."""
@@ -133,4 +138,4 @@ class Mirror:
         elif what != "BOOKMARK":
             self.objects[key(value)] = value
             self.changed(value, False)
-        return value["metadata"]["resourceVersion"]
+        return version_of(value)

@@ -96,6 +96,7 @@ imagePullSecrets:
   "KARS_STRICT_TOOLS" (ternary "1" "" $v.strictTools.enabled)
   "CLUSTER_NAME" $v.meshPeer.clusterName
   "MESH_AUTH_AUDIENCE" $v.mesh.authAudience
+  "ISSUER_NETWORKS" ($v.mcp.issuerNetworks | join ",")
   "REQUIRE_SIGNED_ALLOWLIST" (ternary "true" "" $v.egress.requireSigned)
   "REQUIRE_SIGNED_IMAGES" (ternary "true" "" $v.imageSignatures.enabled)
   "EGRESS_APPROVAL_MAX_TTL_SECONDS" (include "kars.text" $v.egressApproval.maxTtlSeconds)

@@ -63,6 +63,16 @@ def test_a_token_that_rotates_on_disk_is_read_again(pod):
     assert asyncio.run(found.authorization()) == "Bearer new-token"
 
 
+def test_a_token_that_no_header_can_hold_is_not_taken(pod):
+    found = find()
+    pod.write_text("half a\nnew token")
+    found.looked = time.monotonic() - account.LOOK
+    assert asyncio.run(found.authorization()).endswith("pod-token")
+    pod.write_text("a\nb")
+    with pytest.raises(SettingsError, match="no header can hold"):
+        find()
+
+
 def test_a_named_kubeconfig_goes_before_the_pod(pod, tmp_path, monkeypatch):
     path = write(tmp_path / "one", config(SERVER, {"token": "t"}))
     assert find(kubeconfig=path).server == SERVER
@@ -122,7 +132,7 @@ SECRET = "s3cr3t-value"
         "- a\n- b",
         "",
         yaml.safe_dump({**config(SERVER, {"token": SECRET}), "clusters": [{"name": "test", "cluster": {}}]}),
-        yaml.safe_dump({**config(SERVER, {"token": SECRET}), "clusters": [{"name": "x", "token": SECRET}]}),
+        yaml.safe_dump({**config(SERVER, {"token": SECRET}), "clusters": [{"name": "test", "token": SECRET}]}),
         yaml.safe_dump({**config(SERVER, {"token": SECRET}), "users": [{"token": SECRET}]}),
         yaml.safe_dump({**config(SERVER, {"token": SECRET}), "users": {"token": SECRET}}),
         yaml.safe_dump(config(SERVER, {"client-certificate-data": SECRET, "client-key-data": SECRET})),

@@ -222,6 +222,17 @@ def test_a_token_that_stays_refused_is_forbidden_and_read_no_more_for_a_while(tm
     assert run(script((401, status(401))), use, tmp_path).count("GET") == 4
 
 
+def test_an_account_that_cannot_be_read_again_leaves_the_refusal(tmp_path):
+    async def use(client):
+        (tmp_path / "kubeconfig").unlink()
+        with pytest.raises(Forbidden):
+            await client.get(CONFIG_MAP, KEY)
+        with pytest.raises(Forbidden):
+            await collect(client, [])
+
+    run(script((401, status(401))), use, tmp_path)
+
+
 def test_many_refused_at_once_reload_once(tmp_path):
     token = tmp_path / "token"
     token.write_text("old")

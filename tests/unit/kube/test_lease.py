@@ -6,7 +6,7 @@ import time
 import pytest
 
 from kars.kube.client import Client
-from kars.kube.lease import Lease, Lost
+from kars.kube.lease import Lease, Lost, now
 from kars.kube.types import Key
 from tests.unit.kube.server import broken, serve, silent, status
 
@@ -120,10 +120,12 @@ def test_a_namesake_waits_like_anybody(tmp_path):
         holding = asyncio.create_task(one.hold())
         with pytest.raises(TimeoutError):
             await within(2, two.acquire())
+        # One misses a renewal, and two has its turn.
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)
         await within(4, two.acquire())
-        with pytest.raises(Lost):
+        one.renewed = now()
+        with pytest.raises(Lost, match="same holds"):
             await within(2, one.hold())
 
     play(tmp_path, use)
@@ -198,7 +200,7 @@ def test_a_renewal_whose_answer_was_lost_is_known_as_our_own(tmp_path):
 @pytest.mark.parametrize("number", [2, 3, 8])
 def test_of_many_that_ask_at_once_one_leads(tmp_path, number):
     async def use(server, candidate):
-        all_ = [candidate(f"c{index}") for index in range(number)]
+        all_ = [candidate(f"c{index}", 6.0, 0.3) for index in range(number)]
         tasks = [asyncio.create_task(one.acquire()) for one in all_]
         await asyncio.sleep(0.8)
         assert sum(one.leads() for one in all_) == 1

@@ -206,6 +206,14 @@ def test_versions_that_cannot_be_ordered_wait_for_the_write_to_come_by():
     assert held.told("MODIFIED", value("x4")).after == "x4"
 
 
+def test_an_answer_that_comes_after_its_event_is_not_waited_for():
+    held = store()
+    held.told("ADDED", value("x1"))
+    held.told("MODIFIED", value("x2"))
+    assert held.put(value("x1")) is None
+    assert not held.pending
+
+
 def test_a_write_that_never_comes_by_asks_for_a_list():
     held = store()
     held.put(value("x3"))
