@@ -10,7 +10,7 @@ import base64
 import time
 from collections.abc import Collection, Iterator
 
-from kars.controller.allowlists import settle
+from kars.controller.allowlists import Allowlists
 from kars.controller.cluster import CHILDREN, Cluster
 from kars.controller.gather import Blocked
 from kars.controller.metrics import Metrics
@@ -135,7 +135,7 @@ class Census:
             return says(sandbox, "NamespaceNotOwned")
         try:
             check_name(sandbox, cluster)
-            facts, _ = await gather_facts(sandbox, cluster, await settle(sandbox, cluster))
+            facts, _ = await gather_facts(sandbox, cluster, await Allowlists().settle(sandbox, cluster))
             objects = plan(facts)
         except (Blocked, Unplannable) as block:
             blocked.add(key.name)
@@ -265,4 +265,3 @@ def extras(
 def place(value: Object) -> Place:
     """Return kind, namespace and name."""
     return value["kind"], value["metadata"].get("namespace", ""), value["metadata"]["name"]
-
