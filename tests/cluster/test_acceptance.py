@@ -13,7 +13,7 @@ from tests.cluster.plane import ControlPlane
 
 GROUP = "kars.azure.com"
 # Sandboxes whose routers are real processes; the pods of all others turn ready by themselves.
-ROUTED = ("kars-routed", "kars-rerouted")
+ROUTED = ("kars-routed", "kars-rerouted", "kars-waited")
 POLICIES = """
 apiVersion: kars.azure.com/v1alpha1
 kind: InferencePolicy
@@ -316,7 +316,7 @@ def test_what_happens_is_told_as_events(make):
 
 
 def test_the_commands_of_the_page_on_statuses_work(make):
-    sandbox = make("routed")
+    sandbox = make("waited")
     text = (ROOT / "docs" / "conditions.md").read_text()
     block = text.split("```\n")[1]
     lines = block.replace("\\n", "@n").splitlines()
