@@ -165,7 +165,10 @@ def setting(default: str, text: str) -> Schema:
 
 def schema(text: str) -> Schema:
     """Make the schema of a values file."""
-    root = describe(yaml.compose(text, Loader=yaml.SafeLoader), text.splitlines())
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(node, yaml.MappingNode):
+        raise TypeError("values are a mapping")
+    root = describe(node, text.splitlines())
     for path, reason in REFUSED.items():
         *parents, name = path.split(".")
         members = root["properties"]

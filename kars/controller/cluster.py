@@ -64,7 +64,7 @@ CHILDREN = (
 
 
 class Known(msgspec.Struct):
-    """A resource as last seen: its struct, or what is wrong with it and the status it bears."""
+    """A resource as last seen: its struct, or what is wrong with it; and its status where that is not valid."""
 
     metadata: Metadata
     resource: Resource | None
@@ -74,7 +74,7 @@ class Known(msgspec.Struct):
 
     def borne(self) -> Object:
         """Return the status that it bears."""
-        return self.status if self.resource is None else status.plain(self.resource)
+        return self.status if self.resource is None or self.status else status.plain(self.resource)
 
 
 class Cluster:
@@ -209,13 +209,19 @@ class Cluster:
         if held.LAST_APPLIED in (metadata.get("annotations") or {}):
             annotations = metadata["annotations"].items()
             metadata["annotations"] = {name: text for name, text in annotations if name != held.LAST_APPLIED}
+        document = {**value, "metadata": metadata}
+        borne = document.get("status") or {}
         try:
-            resource = parse(kind, {**value, "metadata": metadata})
+            return Known(metadata_of(metadata), parse(kind, document), owners)
         except ResourceError as error:
-            return Known(
-                msgspec.convert(metadata, Metadata), None, owners, error=str(error), status=value.get("status") or {}
-            )
-        return Known(resource.metadata, resource, owners)
+            wrong = str(error)
+        try:
+            # A status that an older controller wrote must not keep a resource from being reconciled, and so rewritten.
+            resource = parse(kind, {name: member for name, member in document.items() if name != "status"})
+        except ResourceError as error:
+            return Known(metadata_of(metadata), None, owners, error=str(error), status=borne)
+        log.info("cluster.status", extra={"object": f"{kind.__name__} {types.key(value)}", "error": wrong})
+        return Known(metadata_of(metadata), resource, owners, status=borne)
 
     # --- what changes
 
@@ -391,6 +397,11 @@ def meant(known: Known) -> tuple[object, ...]:
         metadata.finalizers,
         known.error,
     )
+
+
+def metadata_of(value: Object) -> Metadata:
+    """Read the part of an object's metadata that is kept."""
+    return msgspec.convert(value, Metadata)
 
 
 def same_spec(one: Known, other: Known) -> bool:

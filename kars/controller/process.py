@@ -57,7 +57,10 @@ def main(settings: Controller, roster: Roster, *, kubeconfig: str = "", context:
 
     logs.begin(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(settings, roster, kubeconfig=kubeconfig, context=context))
+        try:
+            return runner.run(run(settings, roster, kubeconfig=kubeconfig, context=context))
+        except asyncio.CancelledError:
+            return 1  # a second signal
 
 
 async def run(settings: Controller, roster: Roster, *, kubeconfig: str = "", context: str = "") -> int:

@@ -263,6 +263,8 @@ def targets(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Target]:
     """Return everything whose change concerns a sandbox."""
     namespace, name = sandbox.metadata.namespace, sandbox.metadata.name
     yield INSIDE, Key("", names.namespace(name))
+    for kind, key in teardown.outside(sandbox, cluster):
+        yield kind.kind, key
     yield "ConfigMap", Key(namespace, f"inferencepolicy-{sandbox.spec.inference_ref.name}-profile")
     yield "InferencePolicy", Key(namespace, sandbox.spec.inference_ref.name)
     policy = tool_policy(sandbox)
