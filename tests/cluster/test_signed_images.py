@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster.installation import NAMESPACE, Installation
 from tests.cluster.plane import ControlPlane
-from tests.cluster.signing import KEYLESS, RELEASE, STRANGER, Press, Sandbox
+from tests.cluster.signing import KEYLESS, RELEASE, STRANGER, Kars, Press, Sandbox
 from tests.cluster.world import MODELS
 
 LIST = f"/api/v1/namespaces/{NAMESPACE}/configmaps/kars-verified-images"
@@ -60,35 +60,14 @@ def installation(tmp_path_factory, press, pinned):
         plane.stop()
 
 
-class Kars:
-    """The controller that runs."""
-
-    def __init__(self, installation):
-        self.installation = installation
-        self.plane = installation.plane
-
-    def start(self):
-        self.controller = self.installation.start(KARS_SIGSTORE_TRUSTED_ROOT=self.installation.root)
-        self.plane.wait(lambda: self.controller.get("/readyz"), 30, what="the controller's readiness")
-
-    def restart(self):
-        """End it, and wait until another one has looked at every sandbox."""
-        self.controller.process.stop()
-        self.start()
-        total = len(self.plane.api.items(f"/apis/kars.azure.com/v1alpha1/namespaces/{NAMESPACE}/karssandboxes"))
-        name = "kars_controller_reconcile_total"
-        self.plane.wait(lambda: self.controller.metric(name, crd_kind="KarsSandbox") >= total, 30)
-
-    def listed(self):
-        """The verified images: digest to who signed and which tags led there."""
-        return (self.plane.api.find(LIST) or {}).get("data") or {}
-
-
 @pytest.fixture(scope="module")
-def kars(installation):
-    running = Kars(installation)
-    running.start()
-    return running
+def controllers(installation):
+    return Kars(installation, KARS_SIGSTORE_TRUSTED_ROOT=installation.root)
+
+
+@pytest.fixture
+def kars(controllers):
+    return controllers.running()
 
 
 @pytest.fixture
@@ -114,15 +93,6 @@ def signers(kars, press):
 
 
 @contextlib.contextmanager
-def without_registry(press):
-    press.depot.stop()
-    try:
-        yield
-    finally:
-        press.depot.start()
-
-
-@contextlib.contextmanager
 def writes(plane):
     """Count how often the list of verified images is written."""
     command = [plane.tools / "kubectl", "get", "configmap", "kars-verified-images", "-n", NAMESPACE]
@@ -139,6 +109,11 @@ def writes(plane):
         seen.extend(watch.communicate()[0].splitlines())
 
 
+def listed(kars):
+    """The verified images: digest to who signed and which tags led there."""
+    return (kars.plane.api.find(LIST) or {}).get("data") or {}
+
+
 def key(reference):
     return reference.rpartition("@")[2].replace(":", "-")
 
@@ -150,7 +125,12 @@ def touch(sandbox):
 
 def pod(sandbox, **containers):
     """A pod as somebody else would make it in a sandbox's namespace."""
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger", "namespace": sandbox.space}, **containers}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "stranger", "namespace": sandbox.space},
+        **containers,
+    }
 
 
 def refusal(kars, document):
@@ -165,9 +145,8 @@ def test_every_image_of_a_sandbox_is_pinned_listed_and_runs(kars, make, press, p
     told = sandbox.says("ImagesVerified", "True", "Verified")
     assert "signed by key release" in told["message"]
     assert set(sandbox.images().values()) == set(pinned.values())
-    listed = kars.listed()
     for name, reference in pinned.items():
-        assert listed[key(reference)].splitlines() == ["key release", f"{press.host}/kars/{name}:v1"]
+        assert listed(kars)[key(reference)].splitlines() == ["key release", f"{press.host}/kars/{name}:v1"]
 
 
 def test_an_image_that_nobody_signed_makes_no_pod_until_it_is_signed(kars, make, press):
@@ -178,7 +157,7 @@ def test_an_image_that_nobody_signed_makes_no_pod_until_it_is_signed(kars, make,
     sandbox.says("ImagesVerified", "False", "SignatureVerifyFailed")
     assert sandbox.status()["phase"] == "Degraded"
     assert sandbox.find("networkpolicies", "sandbox-policy", "networking.k8s.io/v1")
-    assert sandbox.deployment() is None and key(reference) not in kars.listed()
+    assert sandbox.deployment() is None and key(reference) not in listed(kars)
     press.sign("team/unsigned", press.published[reference], RELEASE)
     touch(sandbox)
     sandbox.plane.wait(sandbox.deployment)
@@ -226,7 +205,7 @@ def test_a_revoked_signer_starts_no_pod_any_more_and_what_runs_says_so(kars, mak
     assert tag in told["message"]
     sandbox.says("ImagesVerified", "False", "IdentityMismatch")
     other.says("ImagesVerified", "True", "Verified")
-    sandbox.plane.wait(lambda: key(reference) not in kars.listed(), what="the list without it")
+    sandbox.plane.wait(lambda: key(reference) not in listed(kars), what="the list without it")
     # The pod that runs is left, and what others want of it is not refused; one that goes does not come back.
     (running,) = kars.plane.api.items(f"/api/v1/namespaces/{sandbox.space}/pods")
     name = running["metadata"]["name"]
@@ -255,7 +234,7 @@ def test_neither_a_restart_nor_an_outage_nor_a_moved_tag_takes_anything_away(kar
     sandbox = make("kept", tag)
     sandbox.plane.wait(lambda: sandbox.images().get("agent") == reference)
     before, deployment = kars.plane.api.get(LIST), sandbox.deployment()
-    with without_registry(press):
+    with press.outage():
         kars.restart()
         told = sandbox.says("ImagesVerified", "False", "Transient")
         assert f"{reference} stays" in told["message"] and "did not answer" in told["message"]
@@ -273,15 +252,15 @@ def test_neither_a_restart_nor_an_outage_nor_a_moved_tag_takes_anything_away(kar
     kars.restart()
     sandbox.plane.wait(lambda: sandbox.images()["agent"] == newer, 30)
     sandbox.says("ImagesVerified", "True", "Verified")
-    assert kars.listed()[key(newer)].splitlines()[1:] == [tag]
-    assert kars.listed()[key(reference)].splitlines()[1:] == []
+    assert listed(kars)[key(newer)].splitlines()[1:] == [tag]
+    assert listed(kars)[key(reference)].splitlines()[1:] == []
 
 
 def test_a_list_that_somebody_takes_away_is_there_again(kars, make, pinned):
     make("listing").says("ImagesVerified", "True", "Verified")
-    before = kars.listed()
+    before = listed(kars)
     kars.plane.kubectl("delete", "configmap", "kars-verified-images", "-n", NAMESPACE)
-    kars.plane.wait(lambda: kars.listed() == before, what="the list")
+    kars.plane.wait(lambda: listed(kars) == before, what="the list")
 
 
 def test_many_sandboxes_write_the_list_once_for_each_change(kars, make, press):
