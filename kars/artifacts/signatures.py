@@ -83,7 +83,8 @@ def summary(reasons: list[Refused], what: str) -> Refused:
     strangers = [refused for refused in reasons if refused.reason == "IdentityMismatch"]
     chosen = strangers or reasons
     texts = list(dict.fromkeys(str(refused) for refused in chosen))[:TOLD]
-    return Refused(chosen[0].reason, f"{what}: {'; '.join(texts)}", hint=chosen[0].hint)
+    hint = chosen[0].hint or "the ConfigMap kars-signer-policy says whose signatures count"
+    return Refused(chosen[0].reason, f"{what}: {'; '.join(texts)}", hint=hint)
 
 
 def simple(signature: Signature, target: Target, *, signers: SignerPolicy, roots: Roots) -> str:

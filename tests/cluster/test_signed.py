@@ -197,6 +197,9 @@ def test_a_new_generation_reaches_the_running_router_and_an_older_one_is_refused
     assert "generation 1 is older than 2" in told["message"]
     sandbox.says("AllowlistAuthoritative", "False", "StaleLKG")
     assert sandbox.hosts() == ["new.example"]
+    path = f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events"
+    warned = {"reason": "CanonicalFormViolation", "type": "Warning"}
+    kars.plane.wait(lambda: [one for one in kars.plane.api.items(path) if warned.items() <= one.items()])
     # Nor after a restart: the number is kept beside the list.
     kars.restart()
     sandbox.says("AllowlistAuthoritative", "False", "StaleLKG")

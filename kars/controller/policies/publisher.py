@@ -64,7 +64,8 @@ class Publisher:
             compiled = self.row.render(resource, given)
             known = await self.bring(compiled, known, cluster)
         except (Refused, Unfit) as error:
-            return await self.degrade(resource, known, cluster, error.reason, str(error))
+            words = error.told if isinstance(error, Refused) else str(error)
+            return await self.degrade(resource, known, cluster, error.reason, words)
         except Unwritten as error:
             return await self.degrade(resource, known, cluster, self.row.unwritten, str(error))
         standing, after = await self.judge(resource, compiled, known, cluster)
