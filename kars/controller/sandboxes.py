@@ -151,6 +151,7 @@ class Sandboxes:
             suspended=sandbox.spec.suspended,
             before=known(sandbox),
             updated=status.get("updatedReplicas", 0) if current else 0,
+            old=max(0, status.get("replicas", 0) - status.get("updatedReplicas", 0)),
             ready=sum(pod.ready for pod in pods),
             waiting=tuple((pod.key.name, pod.reason, pod.message) for pod in pods if not pod.ready and pod.reason),
             refused=next(

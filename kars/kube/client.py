@@ -106,7 +106,7 @@ class Client:
         return await self.call(about("GET", kind, key, twice=True))
 
     async def list(
-        self, kind: Type, *, namespace: str = "", labels: str = "", fields: str = "", page: int = 500
+        self, kind: Type, *, namespace: str = "", labels: str = "", fields: str = "", page: int = 100
     ) -> tuple[Objects, str]:
         """Read a collection page by page; the objects (bearing apiVersion and kind) and its resource version."""
         for size in (page, 0):
@@ -125,7 +125,7 @@ class Client:
         raise AssertionError("the loop returns or raises")
 
     async def pages(
-        self, kind: Type, *, namespace: str = "", labels: str = "", fields: str = "", page: int = 500
+        self, kind: Type, *, namespace: str = "", labels: str = "", fields: str = "", page: int = 100
     ) -> AsyncGenerator[tuple[Objects, str], None]:
         """Read a collection as `list` does, page for page, each with the one resource version that all are of.
 
