@@ -90,6 +90,10 @@ docs: dev ## Write the generated documents
 crds: dev ## Write the chart's custom resource definitions
 	$(BIN)/python -m kars.model.crds charts/kars-crds/templates
 
+.PHONY: chart
+chart: dev ## Write the chart's values schema and the page of its values
+	$(BIN)/python charts/schema.py charts/kars docs/values.md
+
 .PHONY: requirements
 requirements: $(STAMPS)/packages ## Resolve requirements/*.in to hashed lists (REQUIREMENTS_FLAGS=--upgrade for newer ones)
 	for name in runtime test lint build; do \

@@ -1,4 +1,4 @@
-"""Make the chart's values.schema.json and the table of its values: `python charts/schema.py charts/kars docs/values.md`.
+"""Make a chart's values.schema.json and the page of its values: `python charts/schema.py charts/kars docs/values.md`.
 
 values.yaml is the source: a value's description is the `# --` comment above it, its type is its default's, and an
 `# @schema` comment adds what the default does not show, as JSON. The router's settings come from the core's own table.
@@ -40,6 +40,8 @@ OWN_SETTINGS = frozenset(
         "ROUTER_METRICS_PORT",
         "FORWARD_PROXY_PORT",
         "EGRESS_MODE",
+        "BLOCKLIST_ENABLED",
+        "BLOCKLIST_SEED_PATH",
         "EGRESS_ALLOWLIST_DIR",
         "EGRESS_APPROVAL_DIR",
         "INFERENCE_POLICY_DIR",
@@ -89,13 +91,15 @@ def definitions() -> Schema:
     text = {"type": "string"}
     texts = {"type": "object", "additionalProperties": text}
     quantity = {"type": ["string", "integer", "number"]}
-    variable = {"name": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}, "value": text, "valueFrom": {"type": "object"}}
+    name = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+    variable = {"name": name, "value": text, "valueFrom": {"type": "object"}}
     return {
         "labels": texts,
         "annotations": texts,
         "object": {"type": "object"},
         "objects": {"type": "array", "items": {"type": "object"}},
         "pullSecrets": {"type": "array", "items": closed({"name": text}, "name")},
+        "objectName": {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"},
         "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
         "pullPolicy": {"enum": ["", "Always", "IfNotPresent", "Never"]},
         "port": {"type": "integer", "minimum": 1, "maximum": 65535},
@@ -108,7 +112,7 @@ def definitions() -> Schema:
         ),
         "env": {
             "type": "object",
-            "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
+            "propertyNames": name,
             "additionalProperties": {"oneOf": [text, closed({"valueFrom": {"type": "object"}}, "valueFrom")]},
         },
         "envList": {"type": "array", "items": closed(variable, "name")},
@@ -121,6 +125,15 @@ def definitions() -> Schema:
             },
             "id",
             "publicKeyBase64",
+        ),
+        "signerPem": closed(
+            {
+                "id": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"},
+                "publicKeyPem": {"type": "string", "pattern": "^\\s*-----BEGIN PUBLIC KEY-----", "maxLength": 4096},
+                "allowedSubjects": {"type": "array", "items": text},
+            },
+            "id",
+            "publicKeyPem",
         ),
         "routerSettings": router_settings(),
     }
@@ -152,13 +165,17 @@ def setting(default: str, text: str) -> Schema:
 
 def schema(text: str) -> Schema:
     """Make the schema of a values file."""
-    root = describe(yaml.compose(text, Loader=yaml.SafeLoader), text.splitlines())
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(node, yaml.MappingNode):
+        raise TypeError("values are a mapping")
+    root = describe(node, text.splitlines())
     for path, reason in REFUSED.items():
         *parents, name = path.split(".")
         members = root["properties"]
         for parent in parents:
             members = members[parent]["properties"]
-        assert name not in members, f"{path} is a value and refused"
+        if name in members:
+            raise ValueError(f"{path} is a value, and refused")
         words = f"remove {path}: {reason}"
         members[name] = {"const": words, "description": f"Refused: {reason}."}
     return {
@@ -169,9 +186,8 @@ def schema(text: str) -> Schema:
     }
 
 
-def describe(node: yaml.Node, lines: list[str]) -> Schema:
+def describe(node: yaml.MappingNode, lines: list[str]) -> Schema:
     """Make the schema of a mapping of values."""
-    assert isinstance(node, yaml.MappingNode)
     members = {key.value: member(key, value, lines) for key, value in node.value}
     return {"type": "object", "additionalProperties": False, "properties": members}
 
@@ -180,8 +196,7 @@ def member(key: yaml.Node, value: yaml.Node, lines: list[str]) -> Schema:
     """Make the schema of one value, or of a section of values."""
     said, extra = comment(lines, key.start_mark.line)
     made: Schema = {"description": said} if said else {}
-    section = isinstance(value, yaml.MappingNode) and (value.value and "$ref" not in extra)
-    if section:
+    if isinstance(value, yaml.MappingNode) and value.value and "$ref" not in extra:
         made |= describe(value, lines)
     elif "$ref" in extra:
         # A $ref stands alone in draft-07: what is beside it would not count.
@@ -221,7 +236,7 @@ def values(made: Schema, defaults: Any, path: str = "") -> Iterator[tuple[str, A
 def table(made: Schema, defaults: Schema) -> str:
     """Write the page of values."""
     rows = "".join(
-        f"| `{path}` | `{json.dumps(default)}` | {text} |\n".replace("\\|", "|") for path, default, text in values(made, defaults)
+        f"| `{path}` | `{json.dumps(default)}` | {text} |\n" for path, default, text in values(made, defaults)
     )
     refused = "".join(f"| `{path}` | {reason} |\n" for path, reason in REFUSED.items())
     return (

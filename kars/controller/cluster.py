@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 MANAGED = f"{names.MANAGED_BY}={names.CONTROLLER}"
 PODS = f"{names.COMPONENT}=sandbox"
 SIGNER_POLICY = "kars-signer-policy"
+# Where the API server's Service ends up.
+API_SERVERS = Key("default", "kubernetes")
 # Kinds of objects that the controller makes, and so watches.
 CHILDREN = (
     types.NAMESPACE,
@@ -62,7 +64,7 @@ CHILDREN = (
 
 
 class Known(msgspec.Struct):
-    """A resource as last seen: its struct, or what is wrong with it and the status it bears."""
+    """A resource as last seen: its struct, or what is wrong with it; and its status where that is not valid."""
 
     metadata: Metadata
     resource: Resource | None
@@ -72,7 +74,7 @@ class Known(msgspec.Struct):
 
     def borne(self) -> Object:
         """Return the status that it bears."""
-        return self.status if self.resource is None else status.plain(self.resource)
+        return self.status if self.resource is None or self.status else status.plain(self.resource)
 
 
 class Cluster:
@@ -101,6 +103,8 @@ class Cluster:
         self.sandbox_names: dict[str, set[Key]] = {}
         self.pods_by_namespace: dict[str, dict[Key, Pod]] = {}
         self.secrets = Secrets(self)
+        # Who may sign, as it was read, and of which ConfigMap.
+        self.judged: tuple[Object | None, SignerPolicy] | None = None
         # Resources whose finalizers are being written, and by whom.
         self.writing: dict[tuple[str, Key], Doer] = {}
         self.kinds: dict[str, Informer[Known]] = {name: self.watch_kind(kind) for name, kind in KINDS.items()}
@@ -117,6 +121,15 @@ class Cluster:
             seconds=settings.watch_timeout,
         )
         self.own: dict[tuple[str, str], Informer[Object]] = self.watch_own()
+        self.api_servers: Informer[tuple[tuple[str, int], ...]] = Informer(
+            client,
+            types.ENDPOINT_SLICE,
+            keep=held.keep_addresses,
+            changed=lambda key, before, after: self.tell("EndpointSlice", key) if before != after else None,
+            namespace=API_SERVERS.namespace,
+            fields=f"metadata.name={API_SERVERS.name}",
+            seconds=settings.watch_timeout,
+        )
         self.children = Children(client, self.made, packers)
         self.echo = Echo(pods=self.pods, secret=self.read_secret, counted=metrics.heard)
 
@@ -130,9 +143,9 @@ class Cluster:
     def artifacts(self) -> Artifacts:
         """What fetches signed artifacts; made, and its libraries loaded, when one is named for the first time."""
         if self.given_artifacts is None:
-            from kars.artifacts.fetch import Artifacts
+            from kars.artifacts import configured
 
-            self.given_artifacts = Artifacts()
+            self.given_artifacts = configured.artifacts(self.settings)
         return self.given_artifacts
 
     # --- what is watched
@@ -187,7 +200,7 @@ class Cluster:
 
     def informers(self) -> list[Informer[Any]]:
         """Return every informer."""
-        return [*self.kinds.values(), *self.made.values(), self.watched_pods, *self.own.values()]
+        return [*self.kinds.values(), *self.made.values(), self.watched_pods, *self.own.values(), self.api_servers]
 
     def keep(self, kind: type[Resource], value: Object) -> Known:
         """Turn a document into what is kept of it; an invalid one is kept by its metadata."""
@@ -196,13 +209,19 @@ class Cluster:
         if held.LAST_APPLIED in (metadata.get("annotations") or {}):
             annotations = metadata["annotations"].items()
             metadata["annotations"] = {name: text for name, text in annotations if name != held.LAST_APPLIED}
+        document = {**value, "metadata": metadata}
+        borne = document.get("status") or {}
         try:
-            resource = parse(kind, {**value, "metadata": metadata})
+            return Known(metadata_of(metadata), parse(kind, document), owners)
         except ResourceError as error:
-            return Known(
-                msgspec.convert(metadata, Metadata), None, owners, error=str(error), status=value.get("status") or {}
-            )
-        return Known(resource.metadata, resource, owners)
+            wrong = str(error)
+        try:
+            # A status that an older controller wrote must not keep a resource from being reconciled, and so rewritten.
+            resource = parse(kind, {name: member for name, member in document.items() if name != "status"})
+        except ResourceError as error:
+            return Known(metadata_of(metadata), None, owners, error=str(error), status=borne)
+        log.info("cluster.status", extra={"object": f"{kind.__name__} {types.key(value)}", "error": wrong})
+        return Known(metadata_of(metadata), resource, owners, status=borne)
 
     # --- what changes
 
@@ -292,6 +311,10 @@ class Cluster:
         pods = self.pods_by_namespace.get(names.namespace(sandbox.name), {}).values()
         return tuple(pod for pod in pods if pod.sandbox == sandbox.name)
 
+    def api_endpoints(self) -> tuple[tuple[str, int], ...]:
+        """Return where the API server's Service ends up: addresses and ports, sorted."""
+        return self.api_servers.get(API_SERVERS) or ()
+
     def config_map(self, name: str) -> Object | None:
         """Return one of the ConfigMaps of the controller's namespace that people make: signer policy, blocklist."""
         informer = self.own.get(("ConfigMap", name))
@@ -305,9 +328,12 @@ class Cluster:
         from kars.artifacts import signers
 
         found = self.config_map(SIGNER_POLICY)
-        if found is not None:
-            return signers.read(found.get("data") or {})
-        return signers.SignerPolicy(issuers=self.settings.signer_issuers, subjects=self.settings.signer_subjects)
+        if self.judged is None or self.judged[0] is not found:
+            if found is not None:
+                self.judged = found, signers.read(found.get("data") or {})
+            else:
+                self.judged = found, signers.fallback(self.settings.signer_issuers, self.settings.signer_subjects)
+        return self.judged[1]
 
     async def read_secret(self, key: Key) -> Object | None:
         """Return a Secret of ours, or the credentials' one, with its data (base64); None when there is none.
@@ -371,6 +397,11 @@ def meant(known: Known) -> tuple[object, ...]:
         metadata.finalizers,
         known.error,
     )
+
+
+def metadata_of(value: Object) -> Metadata:
+    """Read the part of an object's metadata that is kept."""
+    return msgspec.convert(value, Metadata)
 
 
 def same_spec(one: Known, other: Known) -> bool:

@@ -12,8 +12,8 @@ from kars.model.base import Resource
 from kars.model.kinds import KINDS
 
 # An API server that restarts beside us is back within seconds; one that is not makes the kubelet start us again.
-ATTEMPTS = 4
-PAUSE = 1.5
+ATTEMPTS = 3
+PAUSE = 1.0
 # A name that no resource can have: the question is about the kind.
 NOBODY = "metadata.name=-"
 

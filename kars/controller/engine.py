@@ -96,17 +96,15 @@ class Engine:
         self.leading = True
         for name, reconciler in self.reconcilers.items():
             for key in self.cluster.keys(reconciler.kind):
-                self.queue.add(Item(name, key))
+                # As if it had just come: what it depends on is noted, also when nothing about it will change.
+                self.heard(name, key, False)
         self.running = [asyncio.create_task(self.work(), name=f"worker-{number}") for number in range(self.workers)]
 
     async def run(self) -> None:
-        """Work until cancelled, or until a worker ends, which none should. Cancelling stops workers at once."""
+        """Work until the queue is closed, or a worker fails, which none should. Cancelling stops workers at once."""
         self.start()
         try:
-            await asyncio.wait(self.running, return_when=asyncio.FIRST_COMPLETED)
-            for task in self.running:
-                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                    raise error
+            await asyncio.gather(*self.running)
         finally:
             await self.stop()
 

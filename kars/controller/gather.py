@@ -52,6 +52,9 @@ def check_runtime(sandbox: KarsSandbox, *, strict: bool) -> str:
     runtime = sandbox.spec.runtime
     if runtime.kind == "SemanticKernel":
         raise Blocked("AdapterMissing", "there is no adapter for runtime SemanticKernel yet; use another runtime")
+    if sandbox.spec.sandbox.allow_privilege_escalation:
+        # A set-user-id program of the image could become the router's user, which the guard lets out.
+        raise Blocked("SpecInvalid", "sandbox.allowPrivilegeEscalation must be false: with it the guard can be passed")
     if runtime.byo is None or PINNED.fullmatch(runtime.byo.image) or TAGGED.fullmatch(runtime.byo.image):
         return ""
     advice = f"runtime.byo.image {runtime.byo.image!r} has neither a tag nor a sha256 digest"

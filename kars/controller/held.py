@@ -184,6 +184,13 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
 LONGEST_MESSAGE = 512
 
 
+def keep_addresses(value: Object) -> tuple[tuple[str, int], ...]:
+    """Keep of an EndpointSlice its addresses with their ports, sorted."""
+    ports = [port["port"] for port in value.get("ports") or () if port.get("port")]
+    found = {address for endpoint in value.get("endpoints") or () for address in endpoint.get("addresses") or ()}
+    return tuple((address, port) for address in sorted(found) for port in sorted(ports))
+
+
 def keep_pod(value: Object) -> Pod:
     """Keep a pod."""
     metadata, status = value["metadata"], value.get("status") or {}

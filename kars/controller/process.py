@@ -18,13 +18,16 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
+from kars.artifacts import configured
 from kars.controller import crds, logs, scrape
 from kars.controller.cluster import Cluster
 from kars.controller.engine import DRAIN_SECONDS, Engine
 from kars.controller.health import Health
 from kars.controller.metrics import Metrics
+from kars.controller.queue import jittered
 from kars.controller.reconcile import Reconciler
 from kars.kube.client import Client
+from kars.kube.errors import ApiError
 from kars.kube.events import Recorder
 from kars.kube.informer import Informer
 from kars.kube.lease import Lease, Lost
@@ -38,6 +41,10 @@ log = logging.getLogger(__name__)
 STALE = 180.0
 # Seconds between two lines about what is waited for at the start.
 PATIENCE = 15.0
+# Seconds that an informer waits for the one before it to have listed.
+LIST_TURN = 1.0
+# Seconds between two questions for the API server's version, without which nothing can be planned.
+VERSION_PAUSE = 2.0
 # The API server takes no longer name of who tells an event.
 LONGEST_INSTANCE = 128
 
@@ -50,11 +57,15 @@ def main(settings: Controller, roster: Roster, *, kubeconfig: str = "", context:
 
     logs.begin(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(settings, roster, kubeconfig=kubeconfig, context=context))
+        try:
+            return runner.run(run(settings, roster, kubeconfig=kubeconfig, context=context))
+        except asyncio.CancelledError:
+            return 1  # a second signal
 
 
 async def run(settings: Controller, roster: Roster, *, kubeconfig: str = "", context: str = "") -> int:
     """Connect, look whether the cluster knows our kinds, and serve."""
+    configured.check(settings)
     stop = asyncio.Event()
     with signals(stop):
         async with await Client.connect(kubeconfig=kubeconfig, context=context) as client:
@@ -101,10 +112,7 @@ class Process:
     async def run(self, stop: asyncio.Event) -> int:
         """Serve until `stop` is set or something ends that should not; the exit status."""
         await self.listen()
-        self.background = [
-            asyncio.create_task(informer.run(), name=f"informer-{informer.kind.plural}")
-            for informer in self.cluster.informers()
-        ]
+        self.background = list(self.open_watches())
         self.background.append(asyncio.create_task(self.recorder.run(), name="events"))
         lead = asyncio.create_task(self.lead(), name="lead")
         ending = asyncio.create_task(stop.wait(), name="stop")
@@ -124,6 +132,14 @@ class Process:
             await self.health.stop()
             log.info("process.ended")
 
+    def open_watches(self) -> Iterator[asyncio.Task[None]]:
+        """Start the informers, each when the one before has listed: what a list takes to decode is needed once only."""
+        before: Informer[Any] | None = None
+        for informer in self.cluster.informers():
+            name = f"informer-{informer.kind.plural}"
+            yield asyncio.create_task(in_turn(informer, before), name=name)
+            before = informer
+
     async def listen(self) -> None:
         """Serve health and metrics, unless that is off."""
         host, _, port = self.settings.metrics_address.rpartition(":")
@@ -136,7 +152,6 @@ class Process:
         if self.settings.leader_election:
             await self.lease.acquire()
         log.info("process.leading", extra={"identity": self.settings.identity})
-        self.cluster.version = await self.client.version()
         self.metrics.leader.set(1)
         holding = [asyncio.create_task(self.lease.hold(), name="hold")] if self.settings.leader_election else []
         working = asyncio.create_task(self.work(), name="work")
@@ -152,6 +167,7 @@ class Process:
     async def work(self) -> None:
         """Reconcile, as soon as everything that is watched was listed."""
         began = time.monotonic()
+        self.cluster.version = await self.ask_version()
         while waiting := unsynced(self.cluster.informers()):
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -160,6 +176,15 @@ class Process:
                 log.warning("process.waiting", extra={"kinds": ", ".join(one.kind.plural for one in waiting)})
         log.info("process.synced", extra={"seconds": round(time.monotonic() - began, 3)})
         await self.engine.run()
+
+    async def ask_version(self) -> tuple[int, int]:
+        """Return the API server's version, however long it takes to answer."""
+        while True:
+            try:
+                return await self.client.version()
+            except ApiError as error:
+                log.warning("process.version", extra={"error": str(error)})
+                await asyncio.sleep(jittered(VERSION_PAUSE))
 
     def explain(self, tasks: Iterable[asyncio.Task[None]]) -> int:
         """Say why the process ends by itself; the exit status."""
@@ -195,6 +220,15 @@ class Process:
         yield from scrape.queues(self.engine.queue, list(self.engine.reconcilers))
         yield from scrape.watches(self.cluster.informers())
         yield scrape.requests(self.client)
+
+
+async def in_turn(informer: Informer[Any], before: Informer[Any] | None) -> None:
+    """Run an informer once another has listed, or has had its time to."""
+    if before is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIST_TURN):
+                await before.synced.wait()
+    await informer.run()
 
 
 def unsynced(informers: Iterable[Informer[Any]]) -> list[Informer[Any]]:

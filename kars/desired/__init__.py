@@ -13,6 +13,6 @@ runtime     runtime kind to image, command, variables
 variables   what the tables of variables have in common
 match       whether an object in the cluster still is what was planned
 quantity    quantities as numbers
-conditions  how conditions and phases come about; for kinds with a life of their own:
-allowlist approvals actions pairings evaluations
+conditions  how conditions and phases come about
+    allowlist   which destinations are in force, and what is told of them
 """

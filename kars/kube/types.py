@@ -63,6 +63,7 @@ ROLE = Type("rbac.authorization.k8s.io/v1", "Role", "roles")
 ROLE_BINDING = Type("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
 CLUSTER_ROLE_BINDING = Type("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", False)
 DISRUPTION_BUDGET = Type("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+ENDPOINT_SLICE = Type("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
 LEASE = Type("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Type("events.k8s.io/v1", "Event", "events")
 DEFINITION = Type("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", False)
@@ -89,6 +90,7 @@ BUILT_IN = {
         ROLE_BINDING,
         CLUSTER_ROLE_BINDING,
         DISRUPTION_BUDGET,
+        ENDPOINT_SLICE,
         LEASE,
         EVENT,
         DEFINITION,

@@ -181,6 +181,8 @@ class Names(msgspec.Struct, frozen=True):
     short: str
     columns: tuple[Column, ...]
     namespaced: bool = True
+    # Another short name, where kubectl takes the first for a kind of Kubernetes' own.
+    also: tuple[str, ...] = ()
     # What `metadata.name` must be: longest name and pattern.
     longest: int = 63
     pattern: str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?\Z"

@@ -34,7 +34,7 @@ def definition(kind: type[Resource]) -> dict[str, Any]:
                 "listKind": f"{kind.__name__}List",
                 "plural": names.plural,
                 "singular": kind.__name__.lower(),
-                "shortNames": [names.short],
+                "shortNames": [names.short, *names.also],
                 "categories": ["kars"],
             },
             "versions": [

@@ -166,6 +166,7 @@ class InferencePolicy(Resource):
     NAMES: ClassVar[Names] = Names(
         plural="inferencepolicies",
         short="ip",
+        also=("kip",),
         columns=(
             Column("Sandbox", ".spec.appliesTo.sandboxName"),
             Column("DailyTokens", ".spec.tokenBudget.dailyTokens", "integer"),

@@ -39,6 +39,6 @@ def find(name: str) -> type[Resource] | None:
     """Find a kind by its name, plural, singular or short name, whatever the letter case."""
     wanted = name.lower().removesuffix(".kars.azure.com")
     for kind in KINDS.values():
-        if wanted in {kind.__name__.lower(), kind.NAMES.plural, kind.NAMES.short}:
+        if wanted in {kind.__name__.lower(), kind.NAMES.plural, kind.NAMES.short, *kind.NAMES.also}:
             return kind
     return None

@@ -327,6 +327,7 @@ class KarsSandbox(Resource):
     NAMES: ClassVar[Names] = Names(
         plural="karssandboxes",
         short="cs",
+        also=("ksb",),
         columns=(
             PHASE,
             Column("Runtime", ".spec.runtime.kind"),

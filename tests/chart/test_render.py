@@ -15,16 +15,28 @@ SWITCHES = [
     EVERYTHING,
     {"controller.replicas": 1},
     {"controller.networkPolicy.enabled": False, "governance.enabled": False, "tests.enabled": False},
-    {"sandbox.seccompProfile": "", "monitoring.dashboards.enabled": False, "controller.podDisruptionBudget.enabled": False},
+    {
+        "sandbox.seccompProfile": "",
+        "monitoring.dashboards.enabled": False,
+        "controller.podDisruptionBudget.enabled": False,
+    },
     {f"admission.{name}.enabled": False for name in ("nullProviderBlock", "podExecBan", "sandboxPostureLock")},
-    {"signerPolicy.sanPatterns": ["https://example.com/*"], "signerPolicy.ed25519Keys": [{"id": "a", "publicKeyBase64": "A" * 44}]},
+    {
+        "signerPolicy.sanPatterns": ["https://example.com/*"],
+        "signerPolicy.ed25519Keys": [{"id": "a", "publicKeyBase64": "A" * 44}],
+    },
     {"commonLabels": {"team": "a"}, "global.imagePullSecrets": [{"name": "s"}], "monitoring.namespace": "monitoring"},
 ]
 
 
 @pytest.mark.parametrize("values", SWITCHES, ids=range(len(SWITCHES)))
 def test_lints_and_renders_the_same_twice(values):
-    helm("lint", "--strict", str(CHART), *itertools.chain(*(("--set-json", f"{k}={json.dumps(v)}") for k, v in values.items())))
+    helm(
+        "lint",
+        "--strict",
+        str(CHART),
+        *itertools.chain(*(("--set-json", f"{k}={json.dumps(v)}") for k, v in values.items())),
+    )
     assert template(values).stdout == text(json.dumps(values), ())
 
 
@@ -39,7 +51,9 @@ def test_objects_are_labelled_named_and_placed(values):
         labels = each["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "kars", key
         assert labels["app.kubernetes.io/managed-by"] == "Helm" and labels["helm.sh/chart"] == "kars-0.1.0", key
-        assert {f"app.kubernetes.io/{name}" for name in ("instance", "component", "part-of", "version")} <= set(labels), key
+        assert {f"app.kubernetes.io/{name}" for name in ("instance", "component", "part-of", "version")} <= set(
+            labels
+        ), key
         assert set(values.get("commonLabels", {})) <= set(labels), key
         assert all(isinstance(text, str) for text in labels.values()), key
 
@@ -85,7 +99,11 @@ def test_only_the_controller_has_a_token():
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_every_image_has_a_tag_or_a_digest_and_ours_is_the_charts_version(values):
     objects = render(values)
-    images = {container["image"] for _, pod in pods(objects) for container in [*pod["containers"], *pod.get("initContainers", [])]}
+    images = {
+        container["image"]
+        for _, pod in pods(objects)
+        for container in [*pod["containers"], *pod.get("initContainers", [])]
+    }
     assert all(re.search(r"(:[\w][\w.-]*|@sha256:[0-9a-f]{64})$", image) for image in images), images
     assert not [image for image in images if image.endswith(":latest")]
 
@@ -110,7 +128,9 @@ def test_the_namespace_is_made_restricted_and_kept_when_asked_for():
     assert not [each for each in render() if each["kind"] == "Namespace"]
     made = one(render({"namespace.manage": True}), "Namespace", NAMESPACE)["metadata"]
     assert made["labels"]["app.kubernetes.io/component"] == "system"
-    assert {made["labels"][f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
+    assert {made["labels"][f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {
+        "restricted"
+    }
     assert made["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
@@ -120,7 +140,9 @@ def test_the_profile_on_nodes_is_where_sandboxes_look_for_it_and_a_change_rolls_
         installer = one(objects, "DaemonSet", "kars-seccomp-installer")
         pod = installer["spec"]["template"]
         assert f"/host/profiles/{name}.json" in pod["spec"]["initContainers"][0]["command"][-1]
-        assert {volume["hostPath"]["path"] for volume in pod["spec"]["volumes"] if "hostPath" in volume} == {"/var/lib/kubelet/seccomp"}
+        assert {volume["hostPath"]["path"] for volume in pod["spec"]["volumes"] if "hostPath" in volume} == {
+            "/var/lib/kubelet/seccomp"
+        }
         assert f"{name}.json" in one(objects, "ConfigMap", "kars-seccomp-profile")["data"]
         assert len(pod["metadata"]["annotations"]["checksum/profile"]) == 64
 
@@ -131,7 +153,9 @@ def test_the_default_tool_policy_is_a_plain_object_with_a_profile():
     assert [each["metadata"]["namespace"] for each in policies] == [NAMESPACE, "team-a"]
     for each in policies:
         assert each["metadata"]["name"] == "kars-default"
-        assert "helm.sh/hook" not in each["metadata"]["annotations"], "a hook is deleted and made again by every upgrade"
+        assert "helm.sh/hook" not in each["metadata"]["annotations"], (
+            "a hook is deleted and made again by every upgrade"
+        )
         assert each["spec"]["agtProfile"]["inline"] == (CHART / "files" / "kars-default.yaml").read_text()
 
 
@@ -164,11 +188,18 @@ def test_the_controller_may_nothing_with_a_star_and_neither_bind_escalate_nor_im
 
 
 def test_with_the_sre_agent_the_controller_may_give_away_its_two_roles_and_no_others():
-    given = [row for row in rules(render(EVERYTHING), "kars-controller-sre") if row[3] in {"bind", "escalate", "impersonate"}]
+    given = [
+        row for row in rules(render(EVERYTHING), "kars-controller-sre") if row[3] in {"bind", "escalate", "impersonate"}
+    ]
     assert {(resource, verb, names) for _, _, resource, verb, names in given} == {
         ("clusterroles", "bind", ("kars-sre-writer-quotas", "kars-sre-writer-workloads")),
-        ("serviceaccounts", "impersonate", ("sre-writer",)),
     }
+    tokens = {
+        row[4]
+        for row in rules(render(EVERYTHING), "kars-controller", "kars-controller-sre")
+        if row[2].endswith("/token")
+    }
+    assert tokens == {("sre-writer",)}
 
 
 def test_leases_are_only_the_releases_own():

@@ -54,9 +54,13 @@ class Running:
         self.plane.wait(self.synced, what="the informers")
         return self
 
-    def __exit__(self, *_):
+    def halt(self):
+        """Ask it to end, and wait for that; its exit status is in `status`."""
         self.background.loop.call_soon_threadsafe(self.stop.set)
         self.status = self.task.result(30)
+
+    def __exit__(self, *_):
+        self.halt()
         self.call(self.client.close())
         self.call(asyncio.sleep(0.1))  # TLS takes its leave in the loop's next turns
         self.background.stop()

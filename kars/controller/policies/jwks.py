@@ -29,6 +29,8 @@ MAX_BYTES = 256 * 1024
 MAX_KEYS = 64
 # Members of a JWK that are no public knowledge (RFC 7518, sections 6.2.2, 6.3.2 and 6.4.1).
 SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+# Networks whose addresses are IPv4 addresses in other words: mapped (RFC 4291 §2.5.5.2), NAT64 (RFC 6052 §2.1).
+CARRIERS = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
 DISCOVERY = "/.well-known/openid-configuration"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -51,10 +53,12 @@ class Refused(OSError):
 def reachable(address: str, networks: tuple[Network, ...]) -> bool:
     """Whether an address, and any that it carries, may be dialled: global, or in a network that was allowed."""
     found: Address = ipaddress.ip_address(address.partition("%")[0])
-    carried = embedded(int(found)) if isinstance(found, ipaddress.IPv6Address) else ()
-    # A mapped address is the one that it carries; of the other forms, the gateway must be global as well.
-    outer = () if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None else (found,)
-    return all(permitted(one, networks) for one in (*outer, *map(ipaddress.IPv4Address, carried)))
+    if isinstance(found, ipaddress.IPv4Address):
+        return permitted(found, networks)
+    carried = tuple(map(ipaddress.IPv4Address, embedded(int(found))))
+    # What is mapped or translated is the address that it carries; of other forms, the way to it must be global, too.
+    outer = () if any(found in network for network in CARRIERS) else (found,)
+    return all(permitted(one, networks) for one in (*outer, *carried))
 
 
 def permitted(address: Address, networks: tuple[Network, ...]) -> bool:

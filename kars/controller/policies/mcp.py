@@ -15,7 +15,6 @@ from kars.controller.policies.jwks import Failed, Issuers
 from kars.controller.policies.publisher import Publisher, Unwritten
 from kars.controller.policies.table import MCP
 from kars.controller.reconcile import Temporary
-from kars.desired.conditions import Standing
 from kars.desired.plan import stamp
 from kars.kube.errors import ApiError, Conflict
 from kars.kube.types import SECRET, Key, Object
@@ -50,7 +49,7 @@ class McpServers(Publisher):
     """Reconciles McpServers."""
 
     def __init__(self, issuers: Issuers | None = None) -> None:
-        super().__init__(MCP)
+        super().__init__(msgspec.structs.replace(MCP, render=render))
         self.issuers = issuers
         self.fetched: dict[str, Fetched] = {}
         self.asking: dict[str, asyncio.Lock] = {}
@@ -96,7 +95,7 @@ class McpServers(Publisher):
         for secret in secrets:
             await self.make(stamp(secret), cluster)
         made = await super().bring(msgspec.structs.replace(compiled, objects=others), known, cluster)
-        if others and others[0]["data"]["jwks.json"].encode() == mcp.NO_KEYS:
+        if compiled.until is None:
             made.pop("lastProbedAt", None)  # nobody was asked
         return made
 
@@ -114,13 +113,6 @@ class McpServers(Publisher):
             if error.retryable:
                 raise Temporary(str(error)) from error
             raise Unwritten(f"Secret {key}: HTTP {error.status} {error.reason}") from error
-
-    async def judge(
-        self, resource: Resource, compiled: Compiled, known: dict[str, Any], cluster: Cluster
-    ) -> tuple[Standing, float | None]:
-        """Tell that it is in place; an issuer's keys are looked at again."""
-        standing, _ = await super().judge(resource, compiled, known, cluster)
-        return standing, FRESH.total_seconds() if "lastProbedAt" in known else None
 
     def signing(self, resource: Resource, cluster: Cluster) -> Object | None:
         """Return the Secret of the signing key, as far as it is known."""
@@ -140,6 +132,14 @@ class McpServers(Publisher):
         if kind == "Secret" and key.name == f"mcp-{name}-signing":
             found.add(Key(key.namespace, name))
         return found
+
+
+def render(server: McpServer, given: Given) -> Compiled:
+    """Return what it comes to, until its issuer's keys are to be fetched again."""
+    compiled = mcp.render(server, given)
+    if not given.key_set or given.now is None:
+        return compiled
+    return msgspec.structs.replace(compiled, until=given.now + FRESH)
 
 
 def complete(secret: Object | None) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import math
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -208,6 +209,25 @@ def test_failures_in_a_row_are_counted_until_one_succeeds():
         queue.close()
 
     run(test)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_alarm_whose_time_has_come_does_not_keep_others_from_being_set(loop):
+    """As on a busy loop, whose clock is past what was due when the alarm is set; uvloop gives no timer then."""
+
+    async def test():
+        began = asyncio.get_running_loop().time() - 1.0
+        queue = Queue(workers=4, clock=lambda: began)
+        queue.add(ITEMS[0], after=0.5)
+        queue.add(ITEMS[1], after=0.4)
+        queue.add(ITEMS[2], after=100.0)
+        queue.clock = asyncio.get_running_loop().time
+        async with asyncio.timeout(5):
+            assert [await queue.take(), await queue.take()] == [ITEMS[1], ITEMS[0]]
+        queue.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(test())
 
 
 def test_ten_thousand_items_pass_through_without_a_quadratic_step():

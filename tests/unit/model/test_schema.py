@@ -95,7 +95,7 @@ KNOWN = {
 def test_kubectl_calls_a_kind_what_it_always_called_it(name):
     names = DEFINITIONS[name]["spec"]["names"]
     plural, short, columns = KNOWN[name]
-    assert (names["plural"], names["singular"], names["shortNames"]) == (plural, name.lower(), [short])
+    assert (names["plural"], names["singular"], names["shortNames"][0]) == (plural, name.lower(), short)
     assert [column["name"] for column in version(name)["additionalPrinterColumns"]] == columns.split()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given as forall
 from hypothesis import strategies as st
 
-from kars.policy.compiled import evaluation, runs
+from kars.policy.compiled import evaluation
 from kars.policy.compiled.corpora import CASES
 from kars.policy.compiled.outcome import Given, Unfit
 from tests.unit.policy_compiled.samples import make
@@ -163,47 +163,3 @@ def test_no_log_breaks_the_reader_of_reports(log):
 
 def test_a_log_of_braces_is_given_up_on_soon():
     assert evaluation.report(b"\n{" * 2_000_000) is None
-
-
-def test_a_job_on_demand_is_made_once_for_one_version_and_may_do_nothing_else():
-    made = runs.job(eval_(), image="default:1", label="builtin:banned-tools")
-    digest = sha256(b"41").hexdigest()[:10]
-    assert made["metadata"]["name"] == f"karseval-nightly-runnow-{digest}"
-    assert made["metadata"]["labels"]["kars.azure.com/karseval-trigger"] == "run-now"
-    assert made["spec"]["backoffLimit"] == 0 and made["spec"]["ttlSecondsAfterFinished"] == 3600
-    pod = made["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert container["image"] == "default:1"
-    assert container["args"][5] == "http://demo.kars-demo.svc.cluster.local:8443"
-    # Pod Security `restricted`.
-    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"] == {
-        "type": "RuntimeDefault"
-    }
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert container["securityContext"]["allowPrivilegeEscalation"] is False
-    assert pod["automountServiceAccountToken"] is False
-
-
-def test_a_schedule_is_a_cron_job_and_no_schedule_is_none():
-    assert runs.cron_job(eval_(), image="i", label="l") is None
-    made = runs.cron_job(eval_(schedule="*/5 * * * *", runnerImage="own:2"), image="i", label="l")
-    assert made["spec"]["schedule"] == "*/5 * * * *" and made["spec"]["concurrencyPolicy"] == "Forbid"
-    assert (made["spec"]["successfulJobsHistoryLimit"], made["spec"]["failedJobsHistoryLimit"]) == (3, 3)
-    template = made["spec"]["jobTemplate"]["spec"]
-    assert template["ttlSecondsAfterFinished"] == 86_400
-    assert template["template"]["spec"]["containers"][0]["image"] == "own:2"
-
-
-def test_names_of_long_evaluations_fit_and_differ():
-    one, other = eval_("a" * 62 + "b"), eval_("a" * 62 + "c")
-    assert len(runs.cron_job_name(one)) <= 52 and len(runs.job_name(one)) <= 63
-    assert runs.cron_job_name(one) != runs.cron_job_name(other) and runs.job_name(one) != runs.job_name(other)
-    assert runs.cron_job_name(eval_()) == "karseval-nightly"
-
-
-def test_only_the_word_true_asks_for_a_run():
-    asked = [
-        runs.asked(make("KarsEval", {"corpus": {"builtin": "x"}, "targetSandboxRef": {"name": "d"}}, annotations=notes))
-        for notes in ({}, {runs.RUN_NOW: "false"}, {runs.RUN_NOW: "true"})
-    ]
-    assert asked == [False, False, True]
