@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import aiohttp
 from kubernetes.aio.client.rest import RESTClientObject
@@ -37,6 +38,9 @@ CONNECT = 10.0
 DEAD_AFTER_MS = 30_000
 # Connections to the API server; each watch has one.
 CONNECTIONS = 100
+# Seconds that connections may take to close before the client is gone without them.
+GOODBYE = 1.0
+LOOKS = 100
 # What is read ahead of the decoder on a connection; a watch's line may be longer and is collected above.
 READ_AHEAD = 1 << 16
 # Seconds between two reloads of the account: a revoked credential must not mean a plugin run per request.
@@ -49,10 +53,11 @@ TOO_LARGE = "ResponseTooLarge"
 
 
 class Rest(RESTClientObject):
-    """The official REST layer, with sockets that notice a peer that vanished."""
+    """The official REST layer, with sockets that notice a peer that vanished, and that are gone once it is closed."""
 
     def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self.ssl_context, socket_factory=watchful)
+        self.sockets: WeakSet[socket.socket] = WeakSet()
+        return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self.ssl_context, socket_factory=self.open_socket)
 
     def session(self) -> aiohttp.ClientSession:
         """Return the pool, opened on first use."""
@@ -60,18 +65,28 @@ class Rest(RESTClientObject):
             self.pool_manager = self._create_pool_manager()
         return self.pool_manager
 
+    def open_socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """Make a socket that is closed when its peer's machine or the path to it is gone."""
+        family, kind, protocol, *_ = info
+        made = socket.socket(family, kind, protocol)
+        self.sockets.add(made)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if platform.system() == "Linux":
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_MS)
+        return made
 
-def watchful(info: aiohttp.AddrInfoType) -> socket.socket:
-    """Make a socket that is closed when its peer's machine or the path to it is gone."""
-    family, kind, protocol, *_ = info
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if platform.system() == "Linux":
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_MS)
-    return made
+    async def close(self) -> None:
+        """Close every connection, also those of watches that were just left and still say goodbye (TLS)."""
+        if self.pool_manager is None:
+            return
+        await super().close()
+        for _ in range(LOOKS):
+            if not any(one.fileno() >= 0 for one in self.sockets):
+                return
+            await asyncio.sleep(GOODBYE / LOOKS)
 
 
 class Transport:
