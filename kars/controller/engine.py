@@ -31,8 +31,15 @@ WORKERS = 16
 RESYNC = 300.0
 # Seconds that one reconcile may take: 14 objects, each with the client's own deadline, and a poll of routers.
 LONGEST_RECONCILE = 120.0
-# Seconds until what the API server refuses for good is tried once more: rights and admission policies change.
-REFUSED_PAUSE = 60.0
+# Longest pause before something is tried again that the API server did not do: it comes back within seconds, and rights,
+# quotas and admission policies change without telling us. Whoever waits for it is served within ten seconds.
+PATIENCE = 8.0
+# Tries a second of everything that fails, together: with more than this takes, each waits for longer.
+TRIES = 100.0
+# The same for what is refused, which is rarely a matter of seconds.
+REFUSED_TRIES = 20.0
+# Longest wait, in seconds, that an API server can ask for.
+LONGEST_ASKED = 60.0
 # First pause after a conflict: somebody else wrote, and the watch tells what within milliseconds.
 CONFLICT_PAUSE = 0.1
 # Seconds that workers may take to finish what they are at when the process is asked to end.
@@ -220,10 +227,10 @@ class Engine:
         """Decide when to try again, and tell whom it concerns."""
         self.metrics.retries.labels(item.kind).inc()
         if isinstance(error, Temporary):
-            delay = self.queue.retry(item, after=error.delay)
+            delay = self.queue.retry(item, after=error.delay, longest=self.queue.crowded(PATIENCE, rate=TRIES))
             log.info("engine.temporary", extra={"reason": str(error), "retry_seconds": round(delay, 2)})
         elif isinstance(error, NotOurs | Invalid | Forbidden):
-            delay = self.queue.retry(item, after=REFUSED_PAUSE)
+            delay = self.queue.retry(item, longest=self.queue.crowded(PATIENCE, rate=REFUSED_TRIES))
             log.warning("engine.refused", extra={"error": str(error), "retry_seconds": round(delay, 2)})
             await self.tell(item, reason=marks.reason_of(error), message=marks.worded(error))
         elif isinstance(error, ApiError):
@@ -238,10 +245,11 @@ class Engine:
 
     def retry_request(self, item: Item, error: ApiError) -> float:
         """Put a resource down for another try after a request that may pass later."""
+        longest = self.queue.crowded(PATIENCE, rate=TRIES)
         if isinstance(error, Conflict):
-            return self.queue.retry(item, first=CONFLICT_PAUSE)
+            return self.queue.retry(item, first=CONFLICT_PAUSE, longest=longest)
         asked = error.after if isinstance(error, Busy) else None
-        return self.queue.retry(item, after=asked or None)
+        return self.queue.retry(item, after=min(asked, LONGEST_ASKED) if asked else None, longest=longest)
 
     async def tell(self, item: Item, *, reason: str, message: str) -> None:
         """Say on the resource why it is not as it should be."""

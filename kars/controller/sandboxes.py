@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from kars.controller import gather, standing, teardown
+from kars.controller import gather, marks, standing, teardown
 from kars.controller.allowlists import Allowlists, Settled
 from kars.controller.children import NotOurs
 from kars.controller.cluster import SIGNER_POLICY, Cluster
@@ -103,7 +103,7 @@ class Sandboxes:
         try:
             await cluster.children.bring(wanted, manager=names.MANAGER)
         except NotOurs as foreign:
-            raise Blocked("NamespaceNotOwned", str(foreign)) from foreign
+            raise Blocked("NamespaceNotOwned", marks.worded(foreign)) from foreign
         await sweep(sandbox, wanted, cluster)
         extra = [
             *allowlist.conditions,
