@@ -137,14 +137,12 @@ class Images:
         """Verify images under one SignerPolicy; begin anew when it changed meanwhile, so that a revocation counts."""
         wanted = sorted(wanted)
         for _ in range(ATTEMPTS):
-            try:
-                signers = cluster.signers()
-            except Refused as refused:
-                self.turn("nobody", cluster)
-                return [Outcome(image=image, refused=refused) for image in wanted]
-            under = self.turn(judged_by(signers, cluster), cluster)
+            signers, under = who_may_sign(cluster)
+            self.turn(under, cluster)
+            if isinstance(signers, Refused):
+                return [Outcome(image=image, refused=signers) for image in wanted]
             found = await asyncio.gather(*(self.check(image, signers, cluster) for image in wanted))
-            if under == self.under:
+            if who_may_sign(cluster)[1] == under:
                 return found
         raise Temporary("who may sign changes all the time")
 
@@ -174,7 +172,7 @@ class Images:
 
     # --- the list
 
-    def turn(self, under: str, cluster: Cluster) -> str:
+    def turn(self, under: str, cluster: Cluster) -> None:
         """Begin a new list when another SignerPolicy counts; after a start, go on with what was published under it."""
         if under != self.under:
             stored, by = published(cluster)
@@ -184,7 +182,6 @@ class Images:
                     self.tags.setdefault(tag, rebuilt(tag, digest))
             self.under = under
             self.version += 1
-        return under
 
     def take(self, sandbox: Key, found: Iterable[Outcome]) -> bool:
         """Add what was verified; false when there is no room for it."""
@@ -236,14 +233,27 @@ class Images:
                 )
             )
             await cluster.children.bring([value], manager=names.MANAGER)
+            await self.purge(value["data"], cluster)
             self.written = (version, match.stamp_of(value))
+
+    async def purge(self, ours: Mapping[str, str], cluster: Cluster) -> None:
+        """Take off the list what somebody else put there: an apply leaves alone what others own."""
+        foreign = published(cluster)[0].keys() - ours.keys()
+        if foreign:
+            patch = {"data": dict.fromkeys(sorted(foreign))}
+            answer = await cluster.client.merge(types.CONFIG_MAP, place(cluster), patch)
+            cluster.made["ConfigMap"].put(answer)
 
     def lost(self, cluster: Cluster) -> bool:
         """Whether somebody else changed or deleted the list."""
         version, written = self.written
         if version < 0 or self.lock.locked():
             return False
-        return not cluster.children.confirmed(types.CONFIG_MAP, place(cluster), written)
+        key = place(cluster)
+        if cluster.children.confirmed(types.CONFIG_MAP, key, written):
+            return False
+        found = cluster.children.find(types.CONFIG_MAP, key) or {}
+        return (found.get("data") or {}) != {digest: entry.text() for digest, entry in self.entries.items()}
 
 
 def images(wanted: Iterable[Object]) -> set[str]:
@@ -270,6 +280,15 @@ def published(cluster: Cluster) -> tuple[dict[str, Entry], str]:
         who, *tags = text.split("\n")
         entries[digest] = Entry(who[:WHO], tuple(tags[:TAGS]))
     return entries, (found["metadata"].get("annotations") or {}).get(SIGNERS, "")
+
+
+def who_may_sign(cluster: Cluster) -> tuple[SignerPolicy | Refused, str]:
+    """Return the SignerPolicy of now, or why there is none, and what tells it from others."""
+    try:
+        signers = cluster.signers()
+    except Refused as refused:
+        return refused, "nobody"
+    return signers, judged_by(signers, cluster)
 
 
 def judged_by(signers: SignerPolicy, cluster: Cluster) -> str:

@@ -11,8 +11,12 @@ from tests.chart.rendered import CHART, EVERYTHING, environment, render
 from tests.chart.test_values import SCHEMA, schema
 
 TABLE = {row.name for rows in variables.GROUPS.values() for row in rows}
-# What the kubelet sets, older names, and what only makes sense outside of a pod or in `controller.env`.
+# What the kubelet and workload identity's webhook set, older names, and what only makes sense outside of a pod or in `controller.env`.
 NOT_THE_CHARTS = {
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_CLIENT_ID",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_TENANT_ID",
     "CONTROLLER_METRICS_ADDR",
     "HOSTNAME",
     "KARS_HERMES_IMAGE",

@@ -92,6 +92,10 @@ def test_a_value_that_never_did_anything_is_refused_with_the_reason(path):
         ("controller.env", {"A-B": "c"}),
         ("controller.env", {"A": 1}),
         ("imageSignatures.enabled", "yes"),
+        ("signerPolicy.publicKeys", [{"id": "a", "publicKeyPem": "MCowBQYDK2VwAyEA"}]),
+        ("signerPolicy.publicKeys", [{"id": "A", "publicKeyPem": "-----BEGIN PUBLIC KEY-----"}]),
+        ("signerPolicy.trustedRoot.configMap", "Root"),
+        ("registry.insecure", ["http://r.test"]),
     ],
 )
 def test_a_value_that_cannot_be_right_is_refused(path, wrong):
@@ -152,6 +156,15 @@ def test_settings_of_the_router_reach_it_as_they_were_written(tmp_path):
         ("egress.requireSigned", True, "REQUIRE_SIGNED_ALLOWLIST", "true"),
         ("egressApproval.maxTtlSeconds", 3600, "EGRESS_APPROVAL_MAX_TTL_SECONDS", "3600"),
         ("imageSignatures.enabled", True, "REQUIRE_SIGNED_IMAGES", "true"),
+        (
+            "signerPolicy.trustedRoot.configMap",
+            "r",
+            "KARS_SIGSTORE_TRUSTED_ROOT",
+            "/etc/kars/sigstore/trusted_root.json",
+        ),
+        ("signerPolicy.trustedRoot.secret", "r", "KARS_SIGSTORE_TRUSTED_ROOT", "/etc/kars/sigstore/trusted_root.json"),
+        ("registry.credentialsSecret", "r", "KARS_REGISTRY_CONFIG", "/etc/kars/registry/config.json"),
+        ("registry.insecure", ["127.0.0.1:5000", "r.test"], "KARS_INSECURE_REGISTRIES", "127.0.0.1:5000,r.test"),
         ("controller.devProfile", True, "KARS_DEV_PROFILE", "true"),
         ("controller.watchTimeoutSeconds", 60, "KARS_WATCH_TIMEOUT_SECS", "60"),
         ("credentials.secretName", "dev", "KARS_CREDENTIALS_SECRET", "dev"),

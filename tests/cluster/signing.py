@@ -25,6 +25,7 @@ class Press:
         self.depot = Depot(folder)
         self.host = self.depot.host
         self.sigstore = sigstore.World()
+        self.published = {}  # the manifests of images
         self.keys = {name: sigstore.new_key() for name in (RELEASE, STRANGER)}
 
     def policy(self, *signers):
@@ -70,12 +71,14 @@ class Press:
         listed = Allowlist(tuple(Endpoint(host=host, port=443) for host in sorted(hosts)), generation)
         return self.artifact(repository, write(listed), EGRESS, signer)
 
-    def image(self, repository, tag="1", *, signer=RELEASE, content="layer"):
+    def image(self, repository, tag="v1", *, signer=RELEASE, content="layer"):
         """Publish an image of its own; how a pod names it, by tag and by digest."""
         body = f"{repository}:{tag}:{content}".encode()
         manifest = self.depot.artifact(repository, body, "application/vnd.oci.image.layer.v1.tar", tag=tag)
         self.sign(repository, manifest, signer)
-        return f"{self.host}/{repository}:{tag}", f"{self.host}/{repository}@{sha256(manifest)}"
+        reference = f"{self.host}/{repository}@{sha256(manifest)}"
+        self.published[reference] = manifest
+        return f"{self.host}/{repository}:{tag}", reference
 
     def install(self, plane, *signers):
         """Say who may sign."""

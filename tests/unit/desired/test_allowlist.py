@@ -99,8 +99,14 @@ ROWS = {
         {V: ("True", "Verified"), A: ("True", "Verified"), D: ("True", "InlineDiffersFromArtifact")},
         "",
     ),
-    "transient, no last good": ((INLINE, REF), {"fetched": TRANSIENT, "before": ()}, (), {}, "FailedClosed"),
-    "not fetched yet": ((INLINE, REF), {}, (), {}, "FailedClosed"),
+    "transient, no last good": (
+        (INLINE, REF),
+        {"fetched": TRANSIENT, "before": (*VERIFIED, DRIFTED)},
+        (),
+        {A: ("False", "FailedClosed"), D: ("True", "InlineDiffersFromArtifact")},
+        "FailedClosed",
+    ),
+    "not fetched yet": ((INLINE, REF), {}, (), {A: ("False", "FailedClosed")}, "FailedClosed"),
 }
 
 
@@ -126,6 +132,18 @@ def test_inline_entries_are_never_a_fallback_for_an_artifact():
 def test_the_verified_message_names_digest_and_generation():
     found = resolve(NetworkPolicy(allowlist_ref=REF), require_signed=False, fetched=GOOD)
     assert "sha256:aa" in found.conditions[0].message and "7" in found.conditions[0].message
+
+
+def test_what_is_waited_for_is_told_beside_the_condition_that_stays_and_only_once():
+    before = (say(V, "True", "Verified", "sha256:aa, generation 7"), *VERIFIED[1:])
+    for _ in range(3):
+        found = resolve(
+            NetworkPolicy(allowlist_ref=REF), require_signed=False, fetched=TRANSIENT, last_good=OLD, before=before
+        )
+        before = found.conditions
+    assert before[0].message == "sha256:aa, generation 7 | asked again: timed out"
+    found = resolve(NetworkPolicy(allowlist_ref=REF), require_signed=False, fetched=GOOD, before=before)
+    assert found.conditions[0].message == "sha256:aa, generation 7"
 
 
 def test_a_drift_message_ends_in_bounded_json_that_can_be_read():
