@@ -247,9 +247,7 @@ async def delete(world: World, controller: Controller, number: int) -> Result:
     """Every sandbox goes; the control plane's own namespace controller does most of that."""
     seconds = 120 + number * 2.0
     window = await Window(world, controller).begin()
-    await world.many(
-        lambda name=name: world.session.request("DELETE", f"{SANDBOXES}/{name}") for name in names(number)
-    )
+    await world.many(lambda name=name: world.session.request("DELETE", f"{SANDBOXES}/{name}") for name in names(number))
     await world.sandboxes.until(lambda: not world.sandboxes.held, seconds, "every sandbox gone")
     wall = time.monotonic() - window.began
     await quiet(world, controller, seconds)

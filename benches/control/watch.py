@@ -51,7 +51,12 @@ class Watch(Generic[Seen]):
     """Lists and watches one collection; `changed(object, gone)` is told of every state."""
 
     def __init__(
-        self, session: Session, path: str, changed: Callable[[Any, bool], None], kind: Any = dict[str, Any], **query: str
+        self,
+        session: Session,
+        path: str,
+        changed: Callable[[Any, bool], None],
+        kind: Any = dict[str, Any],
+        **query: str,
     ) -> None:
         self.session = session
         self.path = path
