@@ -99,6 +99,7 @@ def definitions() -> Schema:
         "object": {"type": "object"},
         "objects": {"type": "array", "items": {"type": "object"}},
         "pullSecrets": {"type": "array", "items": closed({"name": text}, "name")},
+        "objectName": {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"},
         "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
         "pullPolicy": {"enum": ["", "Always", "IfNotPresent", "Never"]},
         "port": {"type": "integer", "minimum": 1, "maximum": 65535},
@@ -124,6 +125,15 @@ def definitions() -> Schema:
             },
             "id",
             "publicKeyBase64",
+        ),
+        "signerPem": closed(
+            {
+                "id": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"},
+                "publicKeyPem": {"type": "string", "pattern": "^\\s*-----BEGIN PUBLIC KEY-----", "maxLength": 4096},
+                "allowedSubjects": {"type": "array", "items": text},
+            },
+            "id",
+            "publicKeyPem",
         ),
         "routerSettings": router_settings(),
     }
@@ -155,7 +165,10 @@ def setting(default: str, text: str) -> Schema:
 
 def schema(text: str) -> Schema:
     """Make the schema of a values file."""
-    root = describe(yaml.compose(text, Loader=yaml.SafeLoader), text.splitlines())
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(node, yaml.MappingNode):
+        raise TypeError("values are a mapping")
+    root = describe(node, text.splitlines())
     for path, reason in REFUSED.items():
         *parents, name = path.split(".")
         members = root["properties"]

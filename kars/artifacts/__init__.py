@@ -1,6 +1,7 @@
 """Signed artifacts in OCI registries: pull by digest, verify the signature, read the content strictly.
 
 fetch         all of it: reference and SignerPolicy in, verified content or a `Refused` with its reason out
+configured    the same with the files that the settings name: root, credentials
 held          the last content that was good, kept across restarts and verified again when it is loaded
 evidence      an artifact with its signatures as bytes, and their verification, without a network
 signatures    cosign's, keyed and keyless, old layers and new bundles

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
+import msgspec
+
 from kars.artifacts import held, references, signatures
 from kars.artifacts.azure import Azure
 from kars.artifacts.certificates import Roots
@@ -15,7 +17,7 @@ from kars.artifacts.evidence import Evidence, Verified, examine, layers_of
 from kars.artifacts.held import Owner
 from kars.artifacts.references import Repository
 from kars.artifacts.refused import Refused
-from kars.artifacts.registry import Registry, manifest_of
+from kars.artifacts.registry import Registry, Wallet, manifest_of
 from kars.artifacts.signatures import (
     BUNDLE,
     SIGNATURE_BYTES,
@@ -27,7 +29,6 @@ from kars.artifacts.signatures import (
     Target,
 )
 from kars.artifacts.signers import SignerPolicy
-from kars.artifacts.tokens import Basic
 from kars.model.common import OciArtifactRef
 
 __all__ = ["Artifacts", "Refused", "Verified"]
@@ -46,6 +47,13 @@ FETCHES = 8
 Found = TypeVar("Found")
 
 
+class Seen(msgspec.Struct, frozen=True):
+    """What an image's signatures are verified from."""
+
+    target: Target
+    signatures: tuple[Signature, ...]
+
+
 class Artifacts:
     """Fetches and verifies; what was verified under a SignerPolicy is remembered for that very policy only."""
 
@@ -54,7 +62,7 @@ class Artifacts:
         *,
         trusted_root: bytes | None = None,
         insecure_hosts: frozenset[str] = frozenset(),
-        credentials: Mapping[str, Basic] | None = None,
+        credentials: Wallet | None = None,
         azure: Azure | None = None,
     ) -> None:
         self.insecure_hosts = insecure_hosts
@@ -101,11 +109,31 @@ class Artifacts:
         return f"{place}@{digest}", signed.identity
 
     async def check_now(self, place: Repository, digest: str, signers: SignerPolicy) -> Signed:
-        """Verify an image's signatures, whatever is remembered."""
-        manifest = await self.registry.manifest(place, digest)
-        found = await self.signatures(place, digest)
-        target = Target(manifest.data, digest, str(place))
-        return await asyncio.to_thread(signatures.verify, target, found, signers=signers, roots=self.roots)
+        """Verify an image's signatures, those that were seen within the hour first.
+
+        So a change of who may sign needs no registry where nothing changes for an image, and a signer who is revoked
+        while the registry is down is told as such.
+        """
+        seen, verdict = self.recall(("seen", place, digest)), None
+        if isinstance(seen, Seen):
+            try:
+                return await self.verify_image(seen, signers)
+            except Refused as refused:
+                verdict = refused
+        try:
+            manifest = await self.registry.manifest(place, digest)
+            seen = Seen(Target(manifest.data, digest, str(place)), tuple(await self.signatures(place, digest)))
+        except Refused as refused:
+            raise verdict if verdict is not None and refused.retryable else refused from None
+        signed = await self.verify_image(seen, signers)
+        self.remember(("seen", place, digest), seen, asyncio.get_running_loop().time() + CACHE_SECONDS)
+        return signed
+
+    async def verify_image(self, seen: Seen, signers: SignerPolicy) -> Signed:
+        """Verify an image's signatures."""
+        return await asyncio.to_thread(
+            signatures.verify, seen.target, seen.signatures, signers=signers, roots=self.roots
+        )
 
     async def resolve(self, place: Repository, tag: str) -> str:
         """Return the digest that a tag names now."""
@@ -159,11 +187,8 @@ class Artifacts:
 
     async def once(self, key: Hashable, work: Callable[[], Awaitable[Found]], seconds: float) -> Found:
         """Return what is remembered, or the outcome of the one piece of work that is under way for it."""
-        clock = asyncio.get_running_loop().time
-        entry = self.cache.get(key)
-        if entry is not None and entry[0] > clock():
-            self.cache.move_to_end(key)
-            found: Found = entry[1]
+        found: Found | None = self.recall(key)
+        if found is not None:
             return found
         flight = self.flights.get(key)
         if flight is None:
@@ -172,6 +197,14 @@ class Artifacts:
         # A caller that is cancelled leaves the others their work.
         outcome: Found = await asyncio.shield(flight)
         return outcome
+
+    def recall(self, key: Hashable) -> Any:  # noqa: ANN401 - whatever was remembered
+        """Return what is remembered; None when that is nothing, or was too long ago."""
+        entry = self.cache.get(key)
+        if entry is None or entry[0] <= asyncio.get_running_loop().time():
+            return None
+        self.cache.move_to_end(key)
+        return entry[1]
 
     async def work(self, key: Hashable, work: Callable[[], Awaitable[Found]], seconds: float) -> Found:
         """Do it, and remember it when it went well."""
@@ -202,10 +235,17 @@ class Artifacts:
 
 def weight(found: object) -> int:
     """Return about how many bytes an outcome takes; its content, decoded, is counted as much again as its bytes."""
+    if isinstance(found, Seen):
+        return 1024 + len(found.target.manifest) + sum(weight_of(one) for one in found.signatures)
     if not isinstance(found, Verified):
         return 1024
     manifest = len(found.evidence.manifest) if found.evidence else 0
     return 1024 + manifest + 4 * len(found.body)
+
+
+def weight_of(signature: Signature) -> int:
+    """Return about how many bytes a signature takes."""
+    return 512 + len(signature.body) + sum(len(text) for text in signature.annotations.values())
 
 
 def present(signers: SignerPolicy) -> None:

@@ -13,8 +13,7 @@ import hashlib
 import ipaddress
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -98,6 +97,13 @@ def manifest_of(data: bytes) -> Manifest:
         raise Refused("InvalidRef", "what the registry holds there is not a manifest") from None
 
 
+class Wallet(Protocol):
+    """Credentials by host: a mapping, or a file that is read again when it changes."""
+
+    def get(self, host: str, /) -> Basic | None:
+        """Return the credentials for a host, None where there are none."""
+
+
 class Registry:
     """Asks registries. One per process: it holds connections and tokens."""
 
@@ -105,11 +111,11 @@ class Registry:
         self,
         *,
         insecure_hosts: frozenset[str] = frozenset(),
-        credentials: Mapping[str, Basic] | None = None,
+        credentials: Wallet | None = None,
         azure: Azure | None = None,
     ) -> None:
         self.insecure_hosts = insecure_hosts
-        self.credentials = dict(credentials or {})
+        self.credentials: Wallet = {} if credentials is None else credentials
         self.azure = azure
         self.tokens: OrderedDict[Repository, Token] = OrderedDict()
         self.session: ClientSession | None = None

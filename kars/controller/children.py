@@ -13,6 +13,7 @@ import msgspec
 from kars.controller.held import Held, Packer, owner_of
 from kars.controller.reconcile import Temporary
 from kars.desired import match, names
+from kars.desired.plan import stamp
 from kars.errors import FailureError
 from kars.kube import types
 from kars.kube.client import Client
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # A namespace takes seconds to go, and as long as its slowest finalizer.
 TERMINATING_PAUSE = 5.0
+# Secrets whose contents are made by chance: whoever was given one goes on with it, so it is never written over.
+TOKENS = frozenset({names.GATEWAY_TOKEN, names.ADMIN_TOKEN})
 IMMUTABLE = re.compile(r"immutable|may not be changed|cannot be changed|is forbidden after creation")
 
 
@@ -98,6 +101,8 @@ class Children:
             if made:
                 return made
             found = informer.get(key)
+        elif kind is types.SECRET and key.name in TOKENS and found is None:
+            return await self.issue(value, manager=manager)
         if found is not None and self.stands(value, found, kind):
             return 0
         with self.doing(value, kind, key):
@@ -114,6 +119,11 @@ class Children:
             yield
         finally:
             del self.writing[kind.kind, key]
+
+    def confirmed(self, kind: Type, key: Key, stamp: str) -> bool:
+        """Whether an object stands as it was brought with this stamp, without making it anew to compare."""
+        found = self.informers[kind.kind].get(key)
+        return found is not None and not found.deleting and stamp != "" and found.stamp == found.checked == stamp
 
     def stands(self, value: Object, found: Held, kind: Type) -> bool:
         """Whether an object is as planned. That is found out once for each state of it."""
@@ -143,9 +153,15 @@ class Children:
 
     async def apply(self, value: Object, key: Key, *, manager: str) -> Object:
         """Apply one object, and name what went wrong by it."""
+        with self.named(value, key):
+            return await self.client.apply(value, manager=manager)
+
+    @contextlib.contextmanager
+    def named(self, value: Object, key: Key) -> Iterator[None]:
+        """Name what goes wrong with a write by the object, and tell what passes from what does not."""
         where = f"{value['kind']} {key}"
         try:
-            return await self.client.apply(value, manager=manager)
+            yield
         except Invalid as error:
             if IMMUTABLE.search(str(error)):
                 raise Immutable(
@@ -167,9 +183,8 @@ class Children:
 
         It is created, not applied, so that one that exists is never taken over by force.
         """
-        owner = owner_of(value["metadata"].get("labels") or {})
         if found is not None:
-            refuse_foreign(value, found.owner, owner, deleting=found.deleting)
+            refuse_foreign(value, found.owner, found.stamp, deleting=found.deleting)
             return 0
         key = types.key(value)
         try:
@@ -179,9 +194,23 @@ class Children:
         except Conflict:
             there = await self.client.get(types.NAMESPACE, key)
             has = owner_of(there["metadata"].get("labels") or {})
-            refuse_foreign(value, has, owner, deleting="deletionTimestamp" in there["metadata"])
+            refuse_foreign(value, has, match.stamp_of(there), deleting="deletionTimestamp" in there["metadata"])
             return 0
         self.settle(value, answer, types.NAMESPACE, key)
+        return 1
+
+    async def issue(self, value: Object, *, manager: str) -> int:
+        """Create a token's Secret; one that is there, and that the watch does not show, keeps its token."""
+        key, informer = types.key(value), self.informers[types.SECRET.kind]
+        try:
+            with self.doing(value, types.SECRET, key), self.named(value, key):
+                informer.put(await self.client.create(value, manager=manager))
+        except Conflict:
+            there = await self.client.get(types.SECRET, key)
+            kept = stamp({**value, "data": {**value["data"], **(there.get("data") or {})}})
+            with self.doing(kept, types.SECRET, key):
+                informer.put(await self.apply(kept, key, manager=manager))
+            return 3
         return 1
 
     async def remove(self, kind: Type, key: Key) -> bool:
@@ -200,14 +229,23 @@ class Children:
             return False  # another one by now, which is not what was to be removed
 
 
-def refuse_foreign(value: Object, has: str, owner: str, *, deleting: bool) -> None:
-    """Raise unless a namespace bears the labels of this sandbox and stays."""
-    name = value["metadata"]["name"]
-    if has != owner:
+def refuse_foreign(value: Object, has: str, stamped: str, *, deleting: bool) -> None:
+    """Raise unless a namespace is this sandbox's by its labels, or by the stamp of this very plan, and stays.
+
+    Labels that name nobody else may have been taken off by somebody; the stamp says what they were.
+    """
+    owner = owner_of(value["metadata"].get("labels") or {})
+    lost = stamped and stamped == match.stamp_of(value) and agree(has, owner)
+    if has != owner and not lost:
         namespace, _, sandbox = owner.partition("/")
         raise NotOurs(
-            f"namespace {name} is there and not labelled as this sandbox's",
+            f"namespace {value['metadata']['name']} is there and not labelled as this sandbox's",
             hint=f"to hand it over, label it {names.PARENT_NAMESPACE}={namespace} and {names.SANDBOX}={sandbox}",
         )
     if deleting:
-        raise Temporary(f"namespace {name} is going", delay=TERMINATING_PAUSE)
+        raise Temporary(f"namespace {value['metadata']['name']} is going", delay=TERMINATING_PAUSE)
+
+
+def agree(has: str, owner: str) -> bool:
+    """Whether what is left of two labels, each perhaps empty, contradicts nothing."""
+    return all(one in ("", other) for one, other in zip(has.split("/"), owner.split("/"), strict=True))

@@ -66,7 +66,7 @@ CHILDREN = (
 
 
 class Known(msgspec.Struct):
-    """A resource as last seen: its struct, or what is wrong with it and the status it bears."""
+    """A resource as last seen: its struct, or what is wrong with it; and its status where that is not valid."""
 
     metadata: Metadata
     resource: Resource | None
@@ -76,7 +76,7 @@ class Known(msgspec.Struct):
 
     def borne(self) -> Object:
         """Return the status that it bears."""
-        return self.status if self.resource is None else status.plain(self.resource)
+        return self.status if self.resource is None or self.status else status.plain(self.resource)
 
 
 class Cluster:
@@ -105,6 +105,8 @@ class Cluster:
         self.sandbox_names: dict[str, set[Key]] = {}
         self.pods_by_namespace: dict[str, dict[Key, Pod]] = {}
         self.secrets = Secrets(self)
+        # Who may sign, as it was read, and of which ConfigMap.
+        self.judged: tuple[Object | None, SignerPolicy] | None = None
         # Resources whose finalizers are being written, and by whom.
         self.writing: dict[tuple[str, Key], Doer] = {}
         self.kinds: dict[str, Informer[Known]] = {name: self.watch_kind(kind) for name, kind in KINDS.items()}
@@ -143,9 +145,9 @@ class Cluster:
     def artifacts(self) -> Artifacts:
         """What fetches signed artifacts; made, and its libraries loaded, when one is named for the first time."""
         if self.given_artifacts is None:
-            from kars.artifacts.fetch import Artifacts
+            from kars.artifacts import configured
 
-            self.given_artifacts = Artifacts()
+            self.given_artifacts = configured.artifacts(self.settings)
         return self.given_artifacts
 
     # --- what is watched
@@ -209,13 +211,19 @@ class Cluster:
         if held.LAST_APPLIED in (metadata.get("annotations") or {}):
             annotations = metadata["annotations"].items()
             metadata["annotations"] = {name: text for name, text in annotations if name != held.LAST_APPLIED}
+        document = {**value, "metadata": metadata}
+        borne = document.get("status") or {}
         try:
-            resource = parse(kind, {**value, "metadata": metadata})
+            return Known(metadata_of(metadata), parse(kind, document), owners)
         except ResourceError as error:
-            return Known(
-                msgspec.convert(metadata, Metadata), None, owners, error=str(error), status=value.get("status") or {}
-            )
-        return Known(resource.metadata, resource, owners)
+            wrong = str(error)
+        try:
+            # A status that an older controller wrote must not keep a resource from being reconciled, and so rewritten.
+            resource = parse(kind, {name: member for name, member in document.items() if name != "status"})
+        except ResourceError as error:
+            return Known(metadata_of(metadata), None, owners, error=str(error), status=borne)
+        log.info("cluster.status", extra={"object": f"{kind.__name__} {types.key(value)}", "error": wrong})
+        return Known(metadata_of(metadata), resource, owners, status=borne)
 
     # --- what changes
 
@@ -324,9 +332,12 @@ class Cluster:
         from kars.artifacts import signers
 
         found = self.config_map(SIGNER_POLICY)
-        if found is not None:
-            return signers.read(found.get("data") or {})
-        return signers.SignerPolicy(issuers=self.settings.signer_issuers, subjects=self.settings.signer_subjects)
+        if self.judged is None or self.judged[0] is not found:
+            if found is not None:
+                self.judged = found, signers.read(found.get("data") or {})
+            else:
+                self.judged = found, signers.fallback(self.settings.signer_issuers, self.settings.signer_subjects)
+        return self.judged[1]
 
     async def read_secret(self, key: Key) -> Object | None:
         """Return a Secret of ours, or the credentials' one, with its data (base64); None when there is none.
@@ -390,6 +401,11 @@ def meant(known: Known) -> tuple[object, ...]:
         metadata.finalizers,
         known.error,
     )
+
+
+def metadata_of(value: Object) -> Metadata:
+    """Read the part of an object's metadata that is kept."""
+    return msgspec.convert(value, Metadata)
 
 
 def same_spec(one: Known, other: Known) -> bool:

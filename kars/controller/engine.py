@@ -100,7 +100,8 @@ class Engine:
         self.leading = True
         for name, reconciler in self.reconcilers.items():
             for key in self.cluster.keys(reconciler.kind):
-                self.queue.add(Item(name, key))
+                # As if it had just come: what it depends on is noted, also when nothing about it will change.
+                self.heard(name, key, False)
         self.running = [asyncio.create_task(self.work(), name=f"worker-{number}") for number in range(self.workers)]
 
     async def run(self) -> None:

@@ -81,7 +81,7 @@ def own_members(known: Known, manager: str) -> Object:
     owned = dict(known.owners).get(manager, frozenset())
     borne = known.borne()
     kept = {name: value for name, value in borne.items() if name in owned}
-    mine = [one for one in borne.get("conditions", ()) if f"conditions/{one['type']}" in owned]
+    mine = [one for name, one in status.by_type(borne).items() if f"conditions/{name}" in owned]
     return {**kept, "conditions": mine} if mine else kept
 
 

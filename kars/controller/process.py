@@ -18,6 +18,7 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
+from kars.artifacts import configured
 from kars.controller import crds, logs, scrape
 from kars.controller.cluster import Cluster
 from kars.controller.engine import DRAIN_SECONDS, Engine
@@ -56,11 +57,15 @@ def main(settings: Controller, roster: Roster, *, kubeconfig: str = "", context:
 
     logs.begin(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(settings, roster, kubeconfig=kubeconfig, context=context))
+        try:
+            return runner.run(run(settings, roster, kubeconfig=kubeconfig, context=context))
+        except asyncio.CancelledError:
+            return 1  # a second signal
 
 
 async def run(settings: Controller, roster: Roster, *, kubeconfig: str = "", context: str = "") -> int:
     """Connect, look whether the cluster knows our kinds, and serve."""
+    configured.check(settings)
     stop = asyncio.Event()
     with signals(stop):
         async with await Client.connect(kubeconfig=kubeconfig, context=context) as client:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from kars.controller import gather, standing, teardown
-from kars.controller.allowlists import Settled, settle
+from kars.controller.allowlists import Allowlists, Settled
 from kars.controller.children import NotOurs
-from kars.controller.cluster import Cluster
+from kars.controller.cluster import SIGNER_POLICY, Cluster
 from kars.controller.gather import Blocked
-from kars.controller.images import Images
+from kars.controller.images import NOT_VERIFIED, VERIFIED, Images, Pinned
 from kars.controller.index import Index, Target
 from kars.controller.reconcile import Done
 from kars.controller.references import DEFAULT_TOOL_POLICY, mcp_servers, tool_policy
@@ -45,6 +45,8 @@ SWEPT = (types.CONFIG_MAP, types.SECRET, types.DISRUPTION_BUDGET)
 
 # Under which target a sandbox's own namespace stands in the index.
 INSIDE = "inside"
+# Where images need no signature.
+NOTHING_ASKED = Pinned(images={}, conditions=())
 SRE = "sre"
 
 
@@ -56,6 +58,7 @@ class Sandboxes:
 
     def __init__(self) -> None:
         self.images = Images()
+        self.allowlists = Allowlists()
         self.index = Index()
         self.parents: dict[Key, str] = {}
         # How often each sandbox's routers were asked since they last agreed.
@@ -82,34 +85,40 @@ class Sandboxes:
         platform = cluster.settings.platform
         check_name(sandbox, cluster)
         advice = gather.check_runtime(sandbox, strict=platform.byo_strict)
-        allowlist = await settle(sandbox, cluster)
+        allowlist = await self.allowlists.settle(sandbox, cluster)
         facts, missing = await gather_facts(sandbox, cluster, allowlist)
         try:
             wanted = plan(facts)
         except Unplannable as error:
             raise Blocked(error.reason, str(error)) from error
+        deployment = cluster.children.find(types.DEPLOYMENT, deployment_of(sandbox))
+        images = NOTHING_ASKED
         if platform.require_signed_images:
-            wanted = plan(msgspec.structs.replace(facts, pinned=await self.images.pin(wanted, cluster)))
-        if allowlist.degraded:
-            # What shuts the doors is brought, what opens them is not.
+            images = await self.images.pin(key_of(sandbox), wanted, cluster, standing=deployment)
+            wanted = plan(msgspec.structs.replace(facts, pinned=images.images))
+        stop = obstacle(allowlist, images)
+        if stop is not None and not (sandbox.spec.suspended and deployment):
+            # What shuts the doors is brought, what opens them is not; what is to sleep is put to sleep.
             wanted = tuple(one for one in wanted if one["kind"] != "Deployment")
         try:
             await cluster.children.bring(wanted, manager=names.MANAGER)
         except NotOurs as foreign:
             raise Blocked("NamespaceNotOwned", str(foreign)) from foreign
         await sweep(sandbox, wanted, cluster)
-        extra = [*allowlist.conditions, *servers_condition(sandbox, missing), *contract_condition(advice)]
-        if allowlist.degraded:
+        extra = [
+            *allowlist.conditions,
+            *images.conditions,
+            *servers_condition(sandbox, missing),
+            *contract_condition(advice),
+        ]
+        after = min((one.after for one in (allowlist, images) if one.after is not None), default=None)
+        if stop is not None:
             phase, told = standing.blocked(
-                allowlist.degraded,
-                allowlist.message,
-                final=True,
-                suspended=sandbox.spec.suspended,
-                before=known(sandbox),
+                stop.reason, str(stop), final=stop.final, suspended=sandbox.spec.suspended, before=known(sandbox)
             )
             await self.write(sandbox, cluster, phase, [*told, *extra])
-            return Done(after=allowlist.after or RECHECK)
-        return await self.look(sandbox, cluster, wanted, extra, after=allowlist.after)
+            return Done(after=after or RECHECK)
+        return await self.look(sandbox, cluster, wanted, extra, after=after)
 
     async def look(
         self,
@@ -134,9 +143,7 @@ class Sandboxes:
 
     async def standing(self, sandbox: KarsSandbox, cluster: Cluster, wanted: Iterable[Object]) -> Standing:
         """Return what is known of pods and routers."""
-        name = sandbox.metadata.name
-        namespace = names.namespace(name)
-        deployment = cluster.children.find(types.DEPLOYMENT, Key(namespace, name)) or {}
+        deployment = cluster.children.find(types.DEPLOYMENT, deployment_of(sandbox)) or {}
         status = deployment.get("status") or {}
         pods = [pod for pod in cluster.pods(key_of(sandbox)) if not pod.deleting]
         current = status.get("observedGeneration", 0) >= deployment.get("metadata", {}).get("generation", 1)
@@ -194,6 +201,8 @@ class Sandboxes:
         """Take down what the sandbox was made of; true once its namespace is gone."""
         assert isinstance(resource, KarsSandbox)  # noqa: S101 - the engine gives what `kind` asks for
         self.looks.pop(key_of(resource), None)
+        self.allowlists.forget(resource)
+        self.images.forget(key_of(resource))
         return await teardown.finalize(resource, cluster)
 
     def touched(self, kind: str, key: Key, cluster: Cluster) -> Iterable[Key]:
@@ -203,6 +212,8 @@ class Sandboxes:
         found = self.index.find(kind, key) | self.index.find(INSIDE, Key("", key.namespace or key.name))
         if kind in {TrustGraph.__name__, "EndpointSlice"}:
             return found | set(self.index.targets)
+        if (kind, key) == ("ConfigMap", Key(cluster.settings.namespace, VERIFIED)) and self.images.lost(cluster):
+            return found | set(list(self.index.targets)[:1])  # one is enough to write it again
         return found
 
     def related(self, key: Key, cluster: Cluster) -> Iterable[Key]:
@@ -252,6 +263,8 @@ def targets(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Target]:
     """Return everything whose change concerns a sandbox."""
     namespace, name = sandbox.metadata.namespace, sandbox.metadata.name
     yield INSIDE, Key("", names.namespace(name))
+    for kind, key in teardown.outside(sandbox, cluster):
+        yield kind.kind, key
     yield "ConfigMap", Key(namespace, f"inferencepolicy-{sandbox.spec.inference_ref.name}-profile")
     yield "InferencePolicy", Key(namespace, sandbox.spec.inference_ref.name)
     policy = tool_policy(sandbox)
@@ -259,6 +272,8 @@ def targets(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Target]:
         for place in {namespace, cluster.settings.namespace} if policy == DEFAULT_TOOL_POLICY else {namespace}:
             yield "ConfigMap", Key(place, f"toolpolicy-{policy}-profile")
             yield "ToolPolicy", Key(place, policy)
+    if cluster.settings.platform.require_signed_images or has_signed_list(sandbox):
+        yield "ConfigMap", Key(cluster.settings.namespace, SIGNER_POLICY)
     if sandbox.spec.memory_ref is not None:
         yield "ConfigMap", Key(namespace, f"karsmemory-{sandbox.spec.memory_ref.name}-binding")
         yield "KarsMemory", Key(namespace, sandbox.spec.memory_ref.name)
@@ -269,6 +284,26 @@ def targets(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Target]:
     if sandbox.spec.a2a is not None and sandbox.spec.a2a.agent_ref is not None:
         yield "ConfigMap", Key(namespace, f"a2aagent-{sandbox.spec.a2a.agent_ref.name}-card")
         yield "A2AAgent", Key(namespace, sandbox.spec.a2a.agent_ref.name)
+
+
+def obstacle(allowlist: Settled, images: Pinned) -> Blocked | None:
+    """Return why no pod may be made of a plan, though all else of it is brought; None when it may."""
+    if allowlist.degraded:
+        return Blocked(allowlist.degraded, allowlist.message)
+    if images.message:
+        return Blocked(NOT_VERIFIED, images.message, final=images.final)
+    return None
+
+
+def has_signed_list(sandbox: KarsSandbox) -> bool:
+    """Whether a sandbox's allowlist is an artifact."""
+    policy = sandbox.spec.network_policy
+    return policy is not None and policy.allowlist_ref is not None
+
+
+def deployment_of(sandbox: KarsSandbox) -> Key:
+    """Return where the Deployment of a sandbox is."""
+    return Key(names.namespace(sandbox.metadata.name), sandbox.metadata.name)
 
 
 def check_name(sandbox: KarsSandbox, cluster: Cluster) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -57,18 +57,21 @@ def plain(resource: Resource) -> Object:
     return {} if status is None else msgspec.json.decode(msgspec.json.encode(status))
 
 
-def by_type(conditions: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return conditions by their type."""
-    return {one["type"]: one for one in conditions}
+def by_type(status: Object) -> dict[str, Mapping[str, Any]]:
+    """Return the conditions of a status by their type; what is none, as an older schema may have let pass, is not."""
+    found = status.get("conditions")
+    if not isinstance(found, list):
+        return {}
+    return {one["type"]: one for one in found if isinstance(one, dict) and isinstance(one.get("type"), str)}
 
 
 def settled(wanted: Object, held: Object) -> Object:
     """Return what is wanted with the transition times that are there, where the condition's status stays."""
-    there = by_type(held.get("conditions", ()))
+    there = by_type(held)
     made = []
     for one in wanted.get("conditions", ()):
         before = there.get(one["type"])
-        if before is not None and before["status"] == one["status"]:
+        if before is not None and before.get("status") == one["status"] and "lastTransitionTime" in before:
             made.append({**one, "lastTransitionTime": before["lastTransitionTime"]})
         else:
             made.append(one)
@@ -77,7 +80,7 @@ def settled(wanted: Object, held: Object) -> Object:
 
 def differs(wanted: Object, held: Object, owned: frozenset[str]) -> bool:
     """Whether a settled status is not what is there, or members that are no longer wanted still are."""
-    there = by_type(held.get("conditions", ()))
+    there = by_type(held)
     if any(there.get(one["type"]) != one for one in wanted.get("conditions", ())):
         return True
     if any(held.get(name) != value for name, value in wanted.items() if name != "conditions" and not idle(name)):
@@ -93,16 +96,16 @@ def idle(name: str) -> bool:
 def members(status: Object) -> frozenset[str]:
     """Return the names of a status's members; a condition's is `conditions/<type>`."""
     names = {name for name in status if name != "conditions"}
-    return frozenset(names | {f"conditions/{one['type']}" for one in status.get("conditions", ())})
+    return frozenset(names | {f"conditions/{kind}" for kind in by_type(status)})
 
 
 def transitions(wanted: Object, held: Object) -> list[tuple[str, str]]:
     """Return type and new status of the conditions whose status changes."""
-    there = by_type(held.get("conditions", ()))
+    there = by_type(held)
     return [
         (one["type"], one["status"])
         for one in wanted.get("conditions", ())
-        if one["type"] not in there or there[one["type"]]["status"] != one["status"]
+        if one["type"] not in there or there[one["type"]].get("status") != one["status"]
     ]
 
 
@@ -155,7 +158,8 @@ def left_behind(wanted: Object, held: Object, nobodys: frozenset[str]) -> Object
     if not stale:
         return {}
     patch: Object = {name: None for name in stale if not name.startswith("conditions/")}
-    kept = [one for one in held.get("conditions", ()) if f"conditions/{one['type']}" not in stale]
-    if len(kept) != len(held.get("conditions", ())):
+    there = by_type(held)
+    kept = [one for kind, one in there.items() if f"conditions/{kind}" not in stale]
+    if len(kept) != len(there):
         patch["conditions"] = kept
     return patch

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from kars.artifacts import held
 from kars.controller.allowlists import owner_of
 from kars.controller.cluster import Cluster
+from kars.controller.held import owner_of as labelled
 from kars.desired import names
 from kars.kube import types
-from kars.kube.errors import Missing
-from kars.kube.types import Key
+from kars.kube.errors import Conflict, Missing
+from kars.kube.types import Key, Object
 from kars.model.sandbox import KarsSandbox
 
 
 async def finalize(sandbox: KarsSandbox, cluster: Cluster) -> bool:
     """Return whether everything is gone. Idempotent: each call does what is left to do."""
     await dismiss(sandbox, cluster)
-    namespace = Key("", names.namespace(sandbox.metadata.name))
-    found = cluster.children.find(types.NAMESPACE, namespace)
-    if found is not None and cluster.owns(Key(sandbox.metadata.namespace, sandbox.metadata.name)):
+    key = Key("", names.namespace(sandbox.metadata.name))
+    found = await find_namespace(key, cluster)
+    if found is not None and is_own(found, sandbox):
         if not found["metadata"].get("deletionTimestamp"):
             await keep_volume(sandbox, cluster)
-            await cluster.children.remove(types.NAMESPACE, namespace)
+            with contextlib.suppress(Conflict):  # another one by now, which the next look judges
+                await cluster.client.delete(types.NAMESPACE, key, uid=found["metadata"]["uid"])
         return False
-    for kind, key in outside(sandbox, cluster):
-        await cluster.children.remove(kind, key)
+    for kind, place in outside(sandbox, cluster):
+        await cluster.children.remove(kind, place)
     return True
+
+
+async def find_namespace(key: Key, cluster: Cluster) -> Object | None:
+    """Return the namespace; one that the watch does not show may have lost the label that it is watched by."""
+    found = cluster.children.find(types.NAMESPACE, key)
+    if found is not None:
+        return found
+    try:
+        return await cluster.client.get(types.NAMESPACE, key)
+    except Missing:
+        return None
+
+
+def is_own(namespace: Object, sandbox: KarsSandbox) -> bool:
+    """Whether a namespace is labelled as this sandbox's own."""
+    labels = namespace["metadata"].get("labels") or {}
+    return labelled(labels) == f"{sandbox.metadata.namespace}/{sandbox.metadata.name}"
 
 
 async def dismiss(sandbox: KarsSandbox, cluster: Cluster) -> None:

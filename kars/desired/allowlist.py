@@ -19,6 +19,8 @@ VERIFIED, AUTHORITATIVE, DRIFT = "AllowlistVerified", "AllowlistAuthoritative", 
 ALL = (VERIFIED, AUTHORITATIVE, DRIFT)
 FAILED_CLOSED = "FailedClosed"
 PORT = 443
+# Before what is waited for, in the message of a condition that stays as it was.
+WAITING = " | asked again: "
 # Destinations that a drift's message names, of each side: enough to see what differs.
 NAMED = 32
 
@@ -68,9 +70,14 @@ def resolve(
     if isinstance(fetched, Signed):
         return from_artifact(policy, fetched, kept)
     failed = fetched or Failed("Transient", "the artifact has not been fetched yet")
+    drift = tuple(condition for condition in kept if condition.type == DRIFT)
     if failed.reason != "Transient":
-        drift = tuple(condition for condition in kept if condition.type == DRIFT)
         kept = (*refused(failed, stale=last_good is not None), *drift)
+    elif last_good is None:
+        # Nothing is in force, whatever was before.
+        kept = (say(AUTHORITATIVE, "False", FAILED_CLOSED, "nothing may be reached"), *drift)
+    else:
+        kept = tuple(waiting(condition, failed) for condition in kept)
     if last_good is not None:
         return Resolved(endpoints=last_good, conditions=kept)
     message = f"no allowlist is in force, so nothing may be reached: {failed.reason}: {failed.message}"
@@ -105,6 +112,14 @@ def refused(failed: Failed, *, stale: bool) -> tuple[Condition, ...]:
     else:
         instead = say(AUTHORITATIVE, "False", FAILED_CLOSED, "nothing may be reached")
     return say(VERIFIED, "False", failed.reason, failed.message), instead
+
+
+def waiting(condition: Condition, failed: Failed) -> Condition:
+    """Leave a condition as it was, and say beside it what is waited for."""
+    if condition.type != VERIFIED:
+        return condition
+    known = condition.message.partition(WAITING)[0]
+    return say(condition.type, condition.status, condition.reason, f"{known}{WAITING}{failed.message}")
 
 
 def compared(

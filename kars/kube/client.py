@@ -10,9 +10,9 @@ moment or a connection broke; everything else is the caller's to repeat. A refus
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self, TypeGuard
 
 import msgspec
@@ -37,8 +37,6 @@ LINE_LIMIT = OBJECT_LIMIT
 ATTEMPTS = 3
 # Seconds that a request waits for a server that asks to; longer waits are the caller's.
 LONGEST_PAUSE = 5.0
-# Shortest life of a token that the API server gives, in seconds.
-LEAST_TOKEN = 600
 # Seconds before a request is sent again over a new connection.
 AGAIN = 0.1
 # Seconds past its time that a watch may take to end.
@@ -57,6 +55,8 @@ class Client:
     def __init__(self, transport: Transport, *, timeout: float = 30.0) -> None:
         self.transport = transport
         self.timeout = timeout
+        # As whom requests are made, when that is not the account's own user.
+        self.user = ""
         # Method, plural and status of every answer; 0 where none came. As many entries as kinds and statuses.
         self.requests: Counter[tuple[str, str, int]] = Counter()
 
@@ -180,6 +180,7 @@ class Client:
             target=target_of(kind.path(namespace=namespace), query),
             of=kind.plural,
             what=f"watch {kind.plural}",
+            user=self.user,
         )
         for attempt in range(2):
             generation = self.transport.generation
@@ -279,22 +280,14 @@ class Client:
             )
         )
 
-    @contextlib.asynccontextmanager
-    async def acting_as(self, account: Key, *, seconds: int = LEAST_TOKEN) -> AsyncGenerator[Self, None]:
-        """Give a client that acts as a service account, by a token that ends by itself after `seconds` (TokenRequest).
+    def acting_as(self, account: Key) -> Self:
+        """Return a client that acts as a service account (impersonation), over this client's connections.
 
-        `Missing` when there is no such account, `Forbidden` without the right to `serviceaccounts/token`. Its requests
-        are counted with this client's.
+        Its requests are `Forbidden` where this client may not impersonate the account. It is not closed by itself.
         """
-        spec = {"expirationSeconds": max(seconds, LEAST_TOKEN)}
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-        answer = await self.call(about("POST", types.SERVICE_ACCOUNT, account, subresource="token", body=body))
-        acting = type(self)(self.transport.acting(str(answer["status"]["token"])), timeout=self.timeout)
-        acting.requests = self.requests
-        try:
-            yield acting
-        finally:
-            await acting.close()
+        acting = type(self)(self.transport, timeout=self.timeout)
+        acting.requests, acting.user = self.requests, f"system:serviceaccount:{account.namespace}:{account.name}"
+        return acting
 
     async def call(self, request: Request) -> Object:
         """Send a request about an object and decode what comes back."""
@@ -303,6 +296,7 @@ class Client:
 
     async def ask(self, request: Request) -> bytes:
         """Send a request, again where that is safe and of use, and return the body of its success."""
+        request = replace(request, user=self.user)
         attempt, refused = 0, False
         while True:
             attempt += 1

@@ -18,6 +18,7 @@ MERGE = "application/merge-patch+json"
 class Request:
     """What is asked. `of` is the plural of what it is about, `what` says it to people, `limit` bounds the answer.
 
+    `user`: as whom it is asked, when that is not the account's own user (impersonation).
     `twice`: it may be sent again when nobody knows whether it was done.
     """
 
@@ -29,6 +30,7 @@ class Request:
     content_type: str = JSON
     limit: int = OBJECT_LIMIT
     twice: bool = False
+    user: str = ""
 
 
 def target_of(path: str, query: Mapping[str, str]) -> str:

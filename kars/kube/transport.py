@@ -7,9 +7,7 @@ Imported by `client` when it connects. Lost connections, time that ran out and c
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
-import math
 import platform
 import socket
 import time
@@ -108,18 +106,6 @@ class Transport:
             raise SettingsError(f"{found.described}: its certificates cannot be used: {error}") from None
         self.account = found
 
-    def acting(self, token: str) -> Transport:
-        """Make a transport to the same server for another account's token; it is never read again."""
-        configuration = copy.copy(self.account.configuration)
-        configuration.api_key = {"BearerToken": f"Bearer {token}"}
-        # The server would take a certificate over the token.
-        configuration.cert_file = configuration.key_file = None
-        made = copy.copy(self)
-        made.retired, made.lock = None, asyncio.Lock()
-        made.reloaded = math.inf  # a refused token stays refused
-        made.use(account.Account(configuration, f"a token by way of {self.account.described}"))
-        return made
-
     async def close(self) -> None:
         """Close every connection."""
         for rest in (self.rest, self.retired):
@@ -164,6 +150,8 @@ class Transport:
         }
         if authorization := await self.account.authorization():
             headers["Authorization"] = authorization
+        if request.user:
+            headers["Impersonate-User"] = request.user
         if request.body is not None:
             headers["Content-Type"] = request.content_type
         more: dict[str, Any] = {}

@@ -100,6 +100,17 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     issuer_networks: tuple[str, ...] = ()
     signer_issuers: tuple[str, ...] = ()
     signer_subjects: tuple[str, ...] = ()
+    # A file with a Sigstore TrustedRoot; empty for the public-good one that came with the library.
+    trusted_root: str = ""
+    # A docker config file with credentials of registries; read again when it changes. Empty: nobody's.
+    registry_config: str = ""
+    # Registries, host[:port], that are asked without TLS.
+    insecure_registries: tuple[str, ...] = ()
+    # The pod's own identity, as workload identity injects it: for Azure Container Registry where all are there.
+    azure_tenant_id: str = ""
+    azure_client_id: str = ""
+    azure_token_file: str = ""
+    azure_authority: str = "https://login.microsoftonline.com/"
     conformance_image: str = "ghcr.io/azure/kars/conformance-runner:latest"
     api_server_host: str = "10.96.0.1"
     api_server_port: int = 443

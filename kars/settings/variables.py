@@ -16,6 +16,8 @@ IMAGE = re.compile(r"[!-~]{1,512}\Z")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 # RFC 1123 subdomain: what a Secret, ConfigMap or Lease is called.
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
+# host[:port] of a registry, spelt out; an address of IPv6 stands in brackets.
+REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # k8s.io/apimachinery/pkg/api/resource, without a sign.
 QUANTITY = re.compile(r"([0-9]{1,18}(\.[0-9]{0,9})?)([KMGTPE]i|[numkMGTPE])?\Z")
@@ -113,6 +115,22 @@ def listed(name: str, value: str) -> tuple[str, ...]:
     if len(set(found)) != len(found):
         raise refused(name, value, "names something twice")
     return found
+
+
+def registries(name: str, value: str) -> tuple[str, ...]:
+    """Read registries that commas separate, each spelt out: no pattern lets a host be asked without TLS."""
+    found = listed(name, value)
+    for one in found:
+        if not REGISTRY.match(one):
+            raise refused(name, one, "is no registry", hint="host or host:port, such as 127.0.0.1:5000")
+    return found
+
+
+def path(name: str, value: str) -> str:
+    """Read the path of a file."""
+    if not value.startswith("/") or "\0" in value:
+        raise refused(name, value, "is no absolute path")
+    return value
 
 
 def address(name: str, value: str) -> str:
@@ -295,6 +313,17 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
             "Client id of the workload identity that sandboxes' accounts are annotated with",
         ),
         Variable("KARS_DISABLE_ENTRA_AUTH", "platform.skip_entra", switch, "Have agents skip Entra"),
+        Variable(
+            "AZURE_TENANT_ID", "azure_tenant_id", text, "Tenant of the pod's workload identity (set by its webhook)"
+        ),
+        Variable("AZURE_CLIENT_ID", "azure_client_id", text, "Client of that identity (set by its webhook)"),
+        Variable(
+            "AZURE_FEDERATED_TOKEN_FILE",
+            "azure_token_file",
+            path,
+            "Token of that identity, which registries of Azure are asked with (set by its webhook)",
+        ),
+        Variable("AZURE_AUTHORITY_HOST", "azure_authority", url, "Where that token is exchanged (set by its webhook)"),
         Variable("MESH_AUTH_AUDIENCE", "platform.mesh_auth_audience", text, "Audience of the mesh's Entra tokens"),
     ),
     "Egress and signatures": (
@@ -327,6 +356,24 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
             "signer_subjects",
             listed,
             "Subjects whose certificates count, likewise; * and ? match, re: begins a regular expression",
+        ),
+        Variable(
+            "KARS_SIGSTORE_TRUSTED_ROOT",
+            "trusted_root",
+            path,
+            "File with the Sigstore TrustedRoot that certificates and logs are held to; the public-good one when unset",
+        ),
+        Variable(
+            "KARS_REGISTRY_CONFIG",
+            "registry_config",
+            path,
+            "Docker config file with credentials of registries (auths); read again when it changes",
+        ),
+        Variable(
+            "KARS_INSECURE_REGISTRIES",
+            "insecure_registries",
+            registries,
+            "Registries (host:port, comma-separated) that are asked without TLS, for development and tests",
         ),
     ),
     "Process": (

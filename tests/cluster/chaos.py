@@ -12,6 +12,7 @@ import re
 import socket
 import ssl
 import struct
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -32,11 +33,15 @@ Stream = Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitable[None]]
 
 
 class Seen(NamedTuple):
-    """A request: its verb as the API server counts it, its path and query, and the status that the client was given."""
+    """A request: its verb as the API server counts it, its path and query, and the status that the client was given.
+
+    `began` is when it came, by `time.monotonic`.
+    """
 
     verb: str
     path: str
     status: int
+    began: float = 0.0
 
 
 @dataclass(eq=False)
@@ -235,7 +240,7 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, by a fault or by the API server."""
-        verb, path = verb_of(request), request.path_qs
+        verb, path, began = verb_of(request), request.path_qs, time.monotonic()
         transport = request.transport
         if transport is not None:
             self.open.add(transport)
@@ -254,7 +259,7 @@ class Proxy:
         else:
             return answer
         finally:
-            self.seen.append(Seen(verb, path, answer.status if answer is not None else 0))
+            self.seen.append(Seen(verb, path, answer.status if answer is not None else 0, began))
             if transport is None or transport.is_closing():
                 self.open.discard(transport)
 

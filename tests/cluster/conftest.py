@@ -9,6 +9,7 @@ from kars.model.base import API_VERSION
 from kars.model.kinds import KINDS
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.plane import ControlPlane
+from tests.cluster.trial import Trial
 
 DEFINITIONS = Path(__file__).parents[2] / "charts" / "kars-crds"
 
@@ -44,6 +45,27 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
     name = plane.make_namespace()
     yield name
     plane.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    """The installation that tests of faults share, on a control plane of their own."""
+    plane = ControlPlane(tmp_path_factory.mktemp("trial")).start()
+    made = Trial(plane).start()
+    yield made
+    made.stop()
+    plane.stop()
+
+
+@pytest.fixture
+def trial(installed: Trial) -> Iterator[Trial]:
+    """The same, with a controller that leads and no sandbox; faults are lifted when the test ends."""
+    installed.leader()
+    yield installed
+    for ruler in installed.rulers:
+        ruler.proxy.lift()
+        ruler.proxy.drop()
+    installed.clear()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """kars as its charts install it: the controller is a real process with the chart's account, rights and variables."""
 
+import base64
 import contextlib
 import http.client
 import itertools
@@ -8,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
+from tests.cluster.api import Object
 from tests.cluster.plane import ControlPlane
 from tests.cluster.process import Process
 
@@ -15,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 NAMESPACE = "kars-system"
 # What must be configured, and images that nobody pulls.
 VALUES = ("foundry.endpoint=https://e2e-fake.invalid/",)
+DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/kars-controller"
 NUMBERS = itertools.count()
 
 
@@ -45,7 +48,7 @@ class Installation:
         name = f"kars-controller-{next(NUMBERS)}"
         port = free_port()
         config = self.plane.service_account_kubeconfig(NAMESPACE, "kars-controller", server=server)
-        env = self.variables(name) | {"CONTROLLER_METRICS_ADDR": f"127.0.0.1:{port}"} | changes
+        env = self.placed(self.variables(name), name) | {"CONTROLLER_METRICS_ADDR": f"127.0.0.1:{port}"} | changes
         process = Process(
             [sys.executable, "-m", "kars", "controller"],
             log=self.plane.folder / f"{name}.log",
@@ -57,14 +60,41 @@ class Installation:
 
     def variables(self, pod: str) -> dict[str, str]:
         """Return the variables that the chart's Deployment gives a pod."""
-        path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/kars-controller"
-        (container,) = self.plane.api.get(path)["spec"]["template"]["spec"]["containers"]
+        (container,) = self.plane.api.get(DEPLOYMENT)["spec"]["template"]["spec"]["containers"]
         fields = {"metadata.name": pod, "metadata.namespace": NAMESPACE}
         return {
             one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
             for one in container["env"]
             if "value" in one or "fieldRef" in one["valueFrom"]
         }
+
+    def placed(self, variables: dict[str, str], pod: str) -> dict[str, str]:
+        """Return variables with paths led to files, as the Deployment mounts ConfigMaps and Secrets."""
+        spec = self.plane.api.get(DEPLOYMENT)["spec"]["template"]["spec"]
+        sources = {one["name"]: one for one in spec["volumes"]}
+        (container,) = spec["containers"]
+        found = dict(variables)
+        for mount in container["volumeMounts"]:
+            folder = self.plane.folder / pod / mount["name"]
+            if self.fill(folder, sources[mount["name"]]):
+                inside = {name: text for name, text in found.items() if text.startswith(f"{mount['mountPath']}/")}
+                found |= {name: str(folder / text[len(mount["mountPath"]) + 1 :]) for name, text in inside.items()}
+        return found
+
+    def fill(self, folder: Path, volume: Object) -> bool:
+        """Write the files of a ConfigMap's or a Secret's volume; false for other volumes."""
+        kind = "configmaps" if "configMap" in volume else "secrets"
+        source = volume.get("configMap") or volume.get("secret")
+        if source is None:
+            return False
+        name = source.get("name") or source["secretName"]
+        data = self.plane.api.get(f"/api/v1/namespaces/{NAMESPACE}/{kind}/{name}").get("data", {})
+        folder.mkdir(parents=True)
+        for item in source["items"]:
+            text = data[item["key"]]
+            content = text.encode() if kind == "configmaps" else base64.b64decode(text)
+            (folder / item["path"]).write_bytes(content)
+        return True
 
     def stop(self) -> None:
         """Stop every controller that still runs."""

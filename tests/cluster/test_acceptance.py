@@ -4,15 +4,16 @@ The controller has the rights and the variables that the chart gives it; routers
 """
 
 import json
+import shlex
 
 import pytest
 
-from tests.cluster.installation import NAMESPACE, Installation
+from tests.cluster.installation import NAMESPACE, ROOT, Installation
 from tests.cluster.plane import ControlPlane
 
 GROUP = "kars.azure.com"
 # Sandboxes whose routers are real processes; the pods of all others turn ready by themselves.
-ROUTED = ("kars-routed", "kars-rerouted")
+ROUTED = ("kars-routed", "kars-rerouted", "kars-waited")
 POLICIES = """
 apiVersion: kars.azure.com/v1alpha1
 kind: InferencePolicy
@@ -95,7 +96,8 @@ def make(kars):
     yield one
     # Nobody waits: the control plane's own namespace controller takes seconds for each.
     for sandbox in made:
-        kars.plane.api.delete(sandbox.path)
+        if kars.plane.api.find(sandbox.path) is not None:
+            kars.plane.api.delete(sandbox.path)
 
 
 def test_the_definitions_and_the_admission_policies_are_there(kars):
@@ -216,3 +218,110 @@ def test_a_policy_that_changes_reaches_a_running_router(make):
     sandbox.wait(copied, what="the copy in the sandbox's namespace")
     sandbox.wait(lambda: sandbox.condition("PoliciesEnforced").get("status") == "True", 30)
     assert sandbox.plane.api.get(path)["status"]["compiledDigest"] != before
+
+
+MEMORY = """
+apiVersion: kars.azure.com/v1alpha1
+kind: KarsMemory
+metadata: {name: e2e-memory}
+spec: {storeName: notes, scope: agent, sandboxRef: {name: NAME}}
+"""
+
+
+def test_a_copy_goes_with_its_reference(make):
+    sandbox = make("e2e-memory", SANDBOX + "  memoryRef: {name: e2e-memory}\n---" + MEMORY)
+    copy = "karsmemory-e2e-memory-binding"
+    sandbox.wait(lambda: sandbox.find("configmaps", copy))
+    sandbox.merge({"spec": {"memoryRef": None}})
+    sandbox.wait(lambda: sandbox.find("configmaps", copy) is None)
+    assert sandbox.find("configmaps", "inferencepolicy-e2e-inference-profile")
+
+
+def test_a_memory_of_another_sandbox_is_not_given(make):
+    sandbox = make("e2e-forgetful", SANDBOX + "  memoryRef: {name: e2e-memory-other}\n")
+    sandbox.plane.apply(
+        MEMORY.replace("e2e-memory", "e2e-memory-other").replace("NAME", "somebody"), namespace=NAMESPACE
+    )
+    sandbox.wait(lambda: sandbox.condition("Ready").get("reason") == "MemoryNotAllowed")
+    assert sandbox.deployment() is None
+    assert sandbox.condition("Degraded")["status"] == "True"
+
+
+def test_children_go_with_their_parent(make):
+    parent = make("e2e-parent")
+    text = SANDBOX.replace("{name: NAME}", "{name: NAME, labels: {kars.azure.com/parent: e2e-parent}}")
+    child = make("e2e-child", text)
+    parent.wait(parent.deployment)
+    child.wait(child.deployment)
+    role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/kars-spawner-e2e-parent"
+
+    def may_touch():
+        return any(child.name in rule.get("resourceNames", ()) for rule in parent.plane.api.get(role)["rules"])
+
+    parent.wait(may_touch, what="the parent's right to touch its child")
+    parent.plane.api.delete(parent.path)
+    parent.wait(lambda: parent.plane.api.find(child.path) is None, 40)
+
+
+def test_a_missing_policy_is_named_and_its_coming_is_noticed(make):
+    text = SANDBOX.replace("e2e-inference", "e2e-later")
+    sandbox = make("e2e-early", text)
+    sandbox.wait(lambda: sandbox.condition("Ready").get("reason") == "InferencePolicyNotFound")
+    assert sandbox.read()["status"]["phase"] == "Degraded"
+    sandbox.plane.apply(POLICIES.replace("e2e-inference", "e2e-later"), namespace=NAMESPACE)
+    sandbox.wait(sandbox.deployment)
+
+
+def test_a_sandbox_may_keep_its_files_and_its_volume(make):
+    text = SANDBOX.replace("{isolation: standard}", "{isolation: standard, persistence: {size: 1Gi, reclaim: Retain}}")
+    sandbox = make("e2e-keeper", text)
+    deployment = sandbox.wait(sandbox.deployment)
+    claim = sandbox.find("persistentvolumeclaims", "e2e-keeper-data")
+    assert claim["spec"]["resources"]["requests"]["storage"] == "1Gi"
+    assert deployment["spec"]["strategy"]["type"] == "Recreate"
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "e2e-kept"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Delete",
+            "hostPath": {"path": "/nowhere"},
+        },
+    }
+    sandbox.plane.api.create("/api/v1/persistentvolumes", volume)
+    path = f"/api/v1/namespaces/{sandbox.space}/persistentvolumeclaims/e2e-keeper-data"
+    sandbox.plane.api.merge(path, {"spec": {"volumeName": "e2e-kept"}})
+    sandbox.plane.api.delete(sandbox.path)
+    sandbox.wait(lambda: sandbox.plane.api.find(sandbox.path) is None, 40)
+    kept = sandbox.plane.api.get("/api/v1/persistentvolumes/e2e-kept")
+    assert kept["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+
+
+def test_what_happens_is_told_as_events(make):
+    sandbox = make("e2e-told")
+    sandbox.wait(sandbox.deployment)
+
+    def told():
+        listed = sandbox.plane.kubectl("get", "events.events.k8s.io", "-n", NAMESPACE, "-o", "json").stdout
+        return [
+            one
+            for one in json.loads(listed)["items"]
+            if one["regarding"].get("name") == sandbox.name
+            and one["reportingController"] == "kars-controller/KarsSandbox"
+        ]
+
+    assert {one["action"] for one in sandbox.wait(told)} == {"Reconcile"}
+
+
+def test_the_commands_of_the_page_on_statuses_work(make):
+    sandbox = make("waited")
+    text = (ROOT / "docs" / "conditions.md").read_text()
+    block = text.split("```\n")[1]
+    lines = block.replace("\\n", "@n").splitlines()
+    assert len(lines) == 3
+    for line in reversed(lines):
+        words = shlex.split(line.replace("first", sandbox.name).replace("@n", "\\n"))
+        said = sandbox.plane.kubectl(*words[1:]).stdout
+        assert said

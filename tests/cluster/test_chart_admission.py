@@ -484,12 +484,21 @@ def test_the_list_of_verified_images_is_the_controllers(plane):
     assert not refusal(plane, verified(OTHER, namespace="elsewhere"))
 
 
+def test_a_pod_whose_image_is_not_listed_any_more_may_still_be_labelled_and_go(plane, running):
+    ask(plane, verified(OTHER), user=CONTROLLER, verb="replace", save=True)
+    try:
+        plane.wait(lambda: "without a signature" in refusal(plane, pod()), what="pods to be refused")
+        plane.kubectl("label", "pod", "standing", "c=d", "-n", "kars-demo")
+    finally:
+        ask(plane, verified(DIGEST), user=CONTROLLER, verb="replace", save=True)
+        plane.wait(lambda: not refusal(plane, pod()), what="pods to pass")
+
+
 def test_without_the_list_no_image_is_verified(plane):
     plane.kubectl("delete", "configmap", "kars-verified-images", "-n", NAMESPACE)
     try:
         plane.wait(lambda: refusal(plane, pod()), what="pods to be refused")
-        said = refusal(plane, verified(DIGEST))
-        assert "only the controller" in said
+        assert "only the controller" in refusal(plane, verified(DIGEST))
     finally:
         ask(plane, verified(DIGEST), user=CONTROLLER, save=True)
         plane.wait(lambda: not refusal(plane, pod()), what="pods to pass")

@@ -2,8 +2,13 @@
 
 import re
 import shlex
+import subprocess
+import sys
+
+import yaml
 
 from tests.chart.rendered import ROOT
+from tests.cluster.installation import Installation
 
 GUIDE = (ROOT / "docs" / "install.md").read_text()
 BLOCK = re.compile(r"^```(?P<kind>.*)\n(?P<text>(?:.*\n)*?)```$", re.MULTILINE)
@@ -58,3 +63,24 @@ def test_the_commands_of_the_notes_work(make_plane):
         "upgrade", "kars", str(ROOT / "charts/kars"), "-n", NAMESPACE, "--set", "foundry.endpoint=https://a.example.com"
     ).stdout
     assert "kubectl label" not in again and "No model endpoint" not in again
+
+
+def test_helm_test_asks_a_controller_that_serves_and_fails_without_one(make_plane):
+    installation = Installation(make_plane()).install()
+    hooks = installation.plane.helm("get", "hooks", "kars", "-n", NAMESPACE).stdout
+    (pod,) = (each for each in yaml.safe_load_all(hooks) if each)
+    script = pod["spec"]["containers"][0]["command"][-1]
+    service = installation.plane.api.get(f"/api/v1/namespaces/{NAMESPACE}/services/kars-controller")
+    assert f"{service['metadata']['name']}.{NAMESPACE}.svc:{service['spec']['ports'][0]['port']}" in script
+
+    def asked(port):
+        here = script.replace(f"kars-controller.{NAMESPACE}.svc:9091", f"127.0.0.1:{port}")
+        return subprocess.run([sys.executable, "-c", here], capture_output=True, text=True)
+
+    try:
+        controller = installation.start()
+        installation.plane.wait(lambda: controller.get("/readyz"), what="the controller")
+        assert asked(controller.port).stdout == "/healthz 200\n/readyz 200\n"
+    finally:
+        installation.stop()
+    assert asked(controller.port).returncode != 0

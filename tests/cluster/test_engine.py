@@ -8,6 +8,7 @@ import pytest
 
 from kars.controller import engine, marks
 from kars.controller.reconcile import Temporary
+from kars.desired.plan import stamp
 from kars.kube.errors import Busy, Conflict, Forbidden, Invalid
 from kars.model.memory import KarsMemory
 from tests.cluster.api import MERGE, ApiError
@@ -322,14 +323,28 @@ class Loose(Toy):
     kind = KarsMemory
     finalizer = "kars.azure.com/karsmemory-cleanup"
 
-    async def reconcile(self, resource, cluster):
-        self.calls.append(resource.metadata.name)
-        return await super().reconcile(resource, cluster)
-
     def wanted(self, resource):
         metadata = {"name": f"toy-{resource.metadata.name}", "namespace": resource.metadata.namespace}
         metadata["labels"] = {"app.kubernetes.io/managed-by": "kars-controller"}
-        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}
+        return stamp({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
+
+
+def test_a_status_that_is_not_valid_is_written_anew(kars_plane, world, loosened):
+    memories = f"/apis/kars.azure.com/v1alpha1/namespaces/{world.namespace}/karsmemories"
+    document = {"apiVersion": "kars.azure.com/v1alpha1", "kind": "KarsMemory", "metadata": {"name": "old"}}
+    spec = {"sandboxRef": {"name": "s"}, "storeName": "m", "scope": "agent"}
+    kars_plane.wait(lambda: kars_plane.api.create(memories, {**document, "spec": spec}))
+    odd = {"phase": "Overlay", "conditions": [{"type": "Ready"}, "text"], "more": {"x": 1}}
+    path = f"{memories}/old/status"
+    kars_plane.api.request("PATCH", path, {"status": odd}, content=MERGE, fieldManager="unknown")
+    toy = Loose()
+    with Running(kars_plane, [toy]):
+        kars_plane.wait(lambda: kars_plane.api.get(f"{memories}/old")["status"]["phase"] == "Ready")
+        status = kars_plane.api.get(f"{memories}/old")["status"]
+        assert "more" not in status
+        assert [(one["type"], one["status"]) for one in status["conditions"]] == [("Ready", "True")]
+        kars_plane.api.delete(f"{memories}/old")
+        kars_plane.wait(lambda: kars_plane.api.find(f"{memories}/old") is None)
 
 
 @pytest.fixture

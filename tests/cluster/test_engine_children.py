@@ -53,7 +53,7 @@ class Boxes:
                 {
                     "apiVersion": "v1",
                     "kind": "Secret",
-                    "metadata": {"name": "router-admin-token", "namespace": box, "labels": bears},
+                    "metadata": {"name": "made-for-it", "namespace": box, "labels": bears},
                     "type": "Opaque",
                     "data": data,
                 },
@@ -238,7 +238,7 @@ def test_a_field_that_cannot_be_changed_is_said_and_nothing_is_deleted_for_it(ru
 def test_a_secret_is_held_as_digests_and_read_once_for_as_long_as_it_stays(running, world):
     world.create()
     world.ready()
-    key = Key(world.box, "router-admin-token")
+    key = Key(world.box, "made-for-it")
     found = running.cluster.children.find(SECRET, key)
     assert found["digests"] == {"token": hashlib.sha256(b"t0ken").hexdigest()}
     assert "data" not in found
@@ -260,9 +260,9 @@ def test_a_secret_is_held_as_digests_and_read_once_for_as_long_as_it_stays(runni
 def test_a_secret_that_was_edited_is_written_anew_and_read_anew(running, world):
     world.create()
     world.ready()
-    key = Key(world.box, "router-admin-token")
+    key = Key(world.box, "made-for-it")
     running.call(running.cluster.read_secret(key))
-    path = f"/api/v1/namespaces/{world.box}/secrets/router-admin-token"
+    path = f"/api/v1/namespaces/{world.box}/secrets/made-for-it"
     world.api.merge(path, {"data": {"token": base64.b64encode(b"forged").decode()}})
     world.plane.wait(lambda: base64.b64decode(world.api.get(path)["data"]["token"]) == b"t0ken")
     world.plane.wait(

@@ -167,6 +167,38 @@ def test_the_command_runs_until_sigterm_and_ends_with_0(kars_plane, namespace):
     assert holder(kars_plane, namespace) == ""
 
 
+HANGS = """
+import sys
+from kars.controller import process
+from tests.cluster.controlling import Toy, settings
+toy = Toy()
+toy.hang = True
+sys.exit(process.main(settings(namespace=sys.argv[2]), lambda _: [toy], kubeconfig=sys.argv[1]))
+"""
+
+
+def test_a_second_signal_ends_at_once_what_does_not_end(kars_plane, namespace, policies):
+    policies("one")
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGS, str(kars_plane.admin), namespace],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        path = f"{POLICIES.format(namespace)}/one"
+        kars_plane.wait(lambda: kars_plane.api.get(path)["metadata"].get("finalizers"))
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        status, out, err = ended(process, 5)
+    finally:
+        process.kill()
+    assert (status, err) == (1, "")
+    assert '"msg": "process.draining"' in out
+
+
 def test_without_the_definitions_the_command_says_how_to_install_them(make_plane):
     plane = make_plane()
     status, _, err = ended(command(config=plane.admin))

@@ -187,8 +187,12 @@ class Flaky:
     def __init__(self, port):
         self.port = port
         self.open = set()
+        self.relays = set()
 
     async def relay(self, reader, writer):
+        task = asyncio.current_task()
+        self.relays.add(task)
+        task.add_done_callback(self.relays.discard)
         there, back = await asyncio.open_connection("127.0.0.1", self.port)
         self.open |= {writer, back}
 
@@ -208,6 +212,12 @@ class Flaky:
     def cut(self):
         for writer in self.open:
             writer.transport.abort()
+
+    async def end(self):
+        while self.relays:
+            self.cut()
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)
 
 
 @pytest.mark.timeout(120)
@@ -233,8 +243,7 @@ def test_a_hundred_cut_connections_later_it_holds_what_the_server_has_within_ten
             assert followed.informer.reconnects > 5
             assert followed.informer.relists < 5
         door.close()
-        flaky.cut()
-        await door.wait_closed()
+        await flaky.end()
 
     asyncio.run(main())
 

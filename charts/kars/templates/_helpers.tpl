@@ -99,6 +99,9 @@ imagePullSecrets:
   "ISSUER_NETWORKS" ($v.mcp.issuerNetworks | join ",")
   "REQUIRE_SIGNED_ALLOWLIST" (ternary "true" "" $v.egress.requireSigned)
   "REQUIRE_SIGNED_IMAGES" (ternary "true" "" $v.imageSignatures.enabled)
+  "KARS_SIGSTORE_TRUSTED_ROOT" (ternary "/etc/kars/sigstore/trusted_root.json" "" (not (empty (or $v.signerPolicy.trustedRoot.configMap $v.signerPolicy.trustedRoot.secret))))
+  "KARS_REGISTRY_CONFIG" (ternary "/etc/kars/registry/config.json" "" (not (empty $v.registry.credentialsSecret)))
+  "KARS_INSECURE_REGISTRIES" ($v.registry.insecure | join ",")
   "EGRESS_APPROVAL_MAX_TTL_SECONDS" (include "kars.text" $v.egressApproval.maxTtlSeconds)
   "KARS_CONFORMANCE_RUNNER_IMAGE" $v.conformance.image
   "KARS_WATCH_TIMEOUT_SECS" (include "kars.text" $v.controller.watchTimeoutSeconds)

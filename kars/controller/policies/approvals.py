@@ -12,6 +12,7 @@ and go at once never undo each other. The router ends an approval at its time by
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from kars.controller.cluster import Cluster
 from kars.controller.policies import referrers, status
 from kars.controller.policies.referrers import Index
 from kars.controller.reconcile import Done, Temporary
-from kars.desired import conditions
+from kars.desired import conditions, names
 from kars.desired.conditions import Standing
 from kars.kube.errors import ApiError, Missing
 from kars.kube.types import CONFIG_MAP, Key, Object
@@ -105,8 +106,7 @@ class Approvals:
 
     async def grant(self, resource: EgressApproval, term: Term, cluster: Cluster) -> Done:
         """Have the file in the ConfigMap and tell whether the router has it in force."""
-        home = Key(f"kars-{resource.spec.sandbox}", f"karssandbox-{resource.spec.sandbox}-egress-approvals")
-        found = cluster.children.find(CONFIG_MAP, home)
+        found = cluster.children.find(CONFIG_MAP, home(resource.spec.sandbox))
         data = {} if found is None else found.get("data") or {}
         own = egress.approval_file(resource.metadata.name)
         baseline = allowlist(resource.spec.sandbox, cluster)
@@ -118,19 +118,10 @@ class Approvals:
             siblings={name: text.encode() for name, text in data.items() if name != own},
         )
         known = {name: value for name, value in compiled.status.items() if name != "mergedDigest"}
-        sandbox = cluster.resource(KarsSandbox, target_of(resource))
-        if not cluster.owns(target_of(resource)):
-            # Another sandbox of the name has the namespace; what is approved here is nothing of its.
-            standing = pending(
-                "BlockedOnSandbox", f"the namespace of KarsSandbox {resource.spec.sandbox} is not its own"
-            )
-            await self.write(resource, standing, known, cluster)
-            return Done(after=until(term, cluster))
-        if sandbox is None or not referrers.awake(sandbox):
-            gone = "is not there any more" if sandbox is None else "is suspended or goes"
-            standing = pending("BlockedOnSandbox", f"KarsSandbox {resource.spec.sandbox} {gone}")
-            await self.write(resource, standing, known, cluster)
-            return Done(after=until(term, cluster))
+        left = until(term, cluster)
+        if obstacle := self.obstacle(resource, cluster):
+            await self.write(resource, pending("BlockedOnSandbox", obstacle), known, cluster)
+            return Done(after=left)
         try:
             await self.publish(resource, compiled, found, cluster)
         except ApiError as error:
@@ -138,17 +129,23 @@ class Approvals:
                 raise Temporary(str(error)) from error
             standing = pending("AwaitingRouterEcho", f"the ConfigMap could not be written: {error}")
             await self.write(resource, standing, known, cluster)
-            return Done(after=LATEST)
-        if baseline is None:
-            standing = pending("AwaitingRouterEcho", "the sandbox has no allowlist yet")
-            confirmed = False
-        else:
-            confirmed, standing = await self.ask(resource, compiled, cluster)
-        if confirmed:
+            return Done(after=min(left, LATEST))
+        standing = await self.ask(resource, compiled, cluster, baseline=baseline)
+        if standing.confirmed:
             known["mergedDigest"] = compiled.digest
         await self.write(resource, standing, known, cluster)
-        left = until(term, cluster)
-        return Done(after=left if confirmed else min(left, patience(resource, term, cluster)))
+        return Done(after=left if standing.confirmed else min(left, patience(resource, term, cluster)))
+
+    def obstacle(self, resource: EgressApproval, cluster: Cluster) -> str:
+        """Say why a sandbox that ran once cannot be granted anything now; empty when it can."""
+        name = resource.spec.sandbox
+        sandbox = cluster.resource(KarsSandbox, target_of(resource))
+        if sandbox is None:
+            return f"KarsSandbox {name} is not there any more"
+        if not cluster.owns(target_of(resource)):
+            # Another sandbox of the name has the namespace; what is approved here is nothing of its.
+            return f"KarsSandbox {name} has no namespace of its own"
+        return "" if referrers.awake(sandbox) else f"KarsSandbox {name} is suspended or goes"
 
     async def publish(
         self, resource: EgressApproval, compiled: Compiled, found: Object | None, cluster: Cluster
@@ -159,19 +156,23 @@ class Approvals:
             # The object and its labels belong to all approvals together, and outlive each.
             await cluster.client.apply({name: value for name, value in part.items() if name != "data"}, manager=MANAGER)
         if found is None or any((found.get("data") or {}).get(name) != text for name, text in part["data"].items()):
-            await cluster.client.apply(bare(part, part["data"]), manager=manager(resource))
+            await cluster.client.apply(bare(part, part["data"]), manager=manager(resource.metadata.name))
 
-    async def ask(self, resource: EgressApproval, compiled: Compiled, cluster: Cluster) -> tuple[bool, Standing]:
-        """Return whether the sandbox's routers have it in force, and what to tell."""
+    async def ask(
+        self, resource: EgressApproval, compiled: Compiled, cluster: Cluster, *, baseline: bytes | None
+    ) -> Standing:
+        """Say whether the sandbox's routers have it in force."""
+        if baseline is None:
+            return pending("AwaitingRouterEcho", "the sandbox has no allowlist yet, without which nothing is in force")
         sandbox = target_of(resource)
         heard = (await cluster.echo.ask([sandbox]))[sandbox]
         if heard.digest(ECHO) == compiled.digest:
             note = "; ".join(compiled.notes)
-            return True, conditions.standing(
+            return conditions.standing(
                 "Active", ready=(True, "RouterConfirmed", note), progressing=(False, "Reconciled"), state="Confirmed"
             )
         why = heard.error or heard.last_error(ECHO) or f"its router has {heard.digest(ECHO) or 'nothing'} in force"
-        return False, pending("AwaitingRouterEcho", f"{sandbox.name}: {why}")
+        return pending("AwaitingRouterEcho", f"{sandbox.name}: {why}")
 
     async def expire(self, resource: EgressApproval, term: Term, cluster: Cluster) -> Done:
         """Take the file away and say that it is over."""
@@ -186,20 +187,9 @@ class Approvals:
         await self.write(resource, standing, known, cluster)
         return Done()
 
-    async def withdraw(self, resource: EgressApproval, cluster: Cluster) -> bool:
-        """Take this approval's key out of the ConfigMap; whether it was there."""
-        name = resource.spec.sandbox
-        home = Key(f"kars-{name}", f"karssandbox-{name}-egress-approvals")
-        found = cluster.children.find(CONFIG_MAP, home)
-        if found is None or egress.approval_file(resource.metadata.name) not in (found.get("data") or {}):
-            return False
-        part = egress.approvals(name, {})
-        try:
-            # Only this manager owns the key; applying without it takes it away, and nothing else.
-            await cluster.client.apply(bare(part, {}), manager=manager(resource))
-        except Missing:
-            return False  # the namespace went
-        return True
+    async def withdraw(self, resource: EgressApproval, cluster: Cluster) -> None:
+        """Take this approval's key out of its sandbox's ConfigMap, when it is there."""
+        await take_out(resource.metadata.name, resource.spec.sandbox, cluster)
 
     async def write(self, resource: Resource, standing: Standing, known: dict[str, Any], cluster: Cluster) -> None:
         """Write the status."""
@@ -207,7 +197,11 @@ class Approvals:
 
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
         """Take the file away, and wait a little for the routers to let go of it."""
-        assert isinstance(resource, EgressApproval)  # noqa: S101 - the engine calls with its kind only
+        if not isinstance(resource, EgressApproval):
+            # Not valid any more, so that nobody knows for whom it was: it is looked for wherever it can be.
+            for name in of_team(resource.metadata.namespace, cluster):
+                await take_out(resource.metadata.name, name, cluster)
+            return True
         await self.withdraw(resource, cluster)
         sandbox = cluster.resource(KarsSandbox, target_of(resource))
         began = resource.metadata.deletion_timestamp
@@ -229,7 +223,7 @@ class Approvals:
     async def let_go(self, resource: EgressApproval, cluster: Cluster) -> bool:
         """Whether the routers of the sandbox have in force what stands in the ConfigMap without this approval."""
         name, sandbox = resource.spec.sandbox, target_of(resource)
-        found = cluster.children.find(CONFIG_MAP, Key(f"kars-{name}", f"karssandbox-{name}-egress-approvals"))
+        found = cluster.children.find(CONFIG_MAP, home(name))
         own = egress.approval_file(resource.metadata.name)
         data = {} if found is None else found.get("data") or {}
         baseline = allowlist(name, cluster)
@@ -253,6 +247,27 @@ class Approvals:
         return self.index.referrers(Key("", name), cluster)
 
 
+async def take_out(approval: str, sandbox: str, cluster: Cluster) -> None:
+    """Take an approval's key out of a sandbox's ConfigMap, when it is there."""
+    found = cluster.children.find(CONFIG_MAP, home(sandbox))
+    if found is None or egress.approval_file(approval) not in (found.get("data") or {}):
+        return
+    # Only this manager owns the key; applying without it takes it away, and nothing else.
+    with contextlib.suppress(Missing):
+        await cluster.client.apply(bare(egress.approvals(sandbox, {}), {}), manager=manager(approval))
+
+
+def of_team(namespace: str, cluster: Cluster) -> list[str]:
+    """Return the names of the sandboxes of a namespace that have one of their own."""
+    found = (Key(namespace, one.metadata.name) for one in cluster.resources(KarsSandbox, namespace=namespace))
+    return [key.name for key in found if cluster.owns(key)]
+
+
+def home(sandbox: str) -> Key:
+    """Return where the ConfigMap of a sandbox's approvals is."""
+    return Key(names.namespace(sandbox), names.approvals(sandbox))
+
+
 def target_of(resource: EgressApproval) -> Key:
     """Return the sandbox that it is for."""
     return Key(resource.metadata.namespace, resource.spec.sandbox)
@@ -263,9 +278,9 @@ def targets(resource: EgressApproval, cluster: Cluster) -> tuple[Key, ...]:  # n
     return (target_of(resource), Key("", resource.spec.sandbox))
 
 
-def manager(resource: EgressApproval) -> str:
+def manager(approval: str) -> str:
     """Return who owns an approval's key."""
-    return f"{MANAGER}/{resource.metadata.name}"
+    return f"{MANAGER}/{approval}"
 
 
 def bare(part: Object, data: dict[str, str]) -> Object:
@@ -287,15 +302,14 @@ def running(sandbox: KarsSandbox) -> bool:
 
 def allowlist(sandbox: str, cluster: Cluster) -> bytes | None:
     """Return the allowlist that a sandbox is given; None when it has none yet."""
-    found = cluster.children.find(CONFIG_MAP, Key(f"kars-{sandbox}", f"karssandbox-{sandbox}-egress-allowlist"))
+    found = cluster.children.find(CONFIG_MAP, Key(names.namespace(sandbox), names.allowlist(sandbox)))
     text = None if found is None else (found.get("data") or {}).get(egress.FILE)
     return None if text is None else text.encode()
 
 
 def standing_since(resource: EgressApproval, cluster: Cluster) -> datetime | None:
     """Return when an approval that stands in the ConfigMap already began."""
-    name = resource.spec.sandbox
-    found = cluster.children.find(CONFIG_MAP, Key(f"kars-{name}", f"karssandbox-{name}-egress-approvals"))
+    found = cluster.children.find(CONFIG_MAP, home(resource.spec.sandbox))
     text = None if found is None else (found.get("data") or {}).get(egress.approval_file(resource.metadata.name))
     return None if text is None else msgspec.json.decode(text, type=Written).effective_at
 

@@ -102,7 +102,8 @@ class Evaluations(Publisher):
         """Write the status, and on the sandbox whether it drifts."""
         done = await super().tell(resource, known, standing, cluster, after=after)
         assert isinstance(resource, KarsEval)  # noqa: S101 - the engine calls with its kind only
-        await self.mark(resource, drifts(standing.conditions), cluster)
+        drifting = watchful(resource) and drifts(standing.conditions)
+        await self.mark(sandbox_of(resource), cluster, but=where(resource), drifting=drifting)
         return done
 
     # Runs
@@ -171,16 +172,19 @@ class Evaluations(Publisher):
 
     # Drift
 
-    async def mark(self, resource: KarsEval, drifting: bool, cluster: Cluster) -> None:
-        """Say on the sandbox whether an evaluation that counts says that it drifts; take it back when none does."""
-        sandbox = cluster.resource(KarsSandbox, sandbox_of(resource))
+    async def mark(self, target: Key, cluster: Cluster, *, but: Key, drifting: bool = False) -> None:
+        """Say on a sandbox whether an evaluation that counts says that it drifts; take it back when none does.
+
+        Of the evaluation `but` it is known whether it says so; of the others, their statuses tell.
+        """
+        sandbox = cluster.resource(KarsSandbox, target)
         if sandbox is None:
             return
-        others = self.by_sandbox.referrers(sandbox_of(resource), cluster) - {where(resource)}
-        found = [one for one in (cluster.resource(KarsEval, key) for key in sorted(others)) if one is not None]
+        others = self.by_sandbox.referrers(target, cluster) - {but}
+        found = [one for one in (cluster.resource(KarsEval, key) for key in others) if one is not None]
         names = [one.metadata.name for one in found if drifts(status.conditions(one))]
-        if drifting and watchful(resource):
-            names.append(resource.metadata.name)
+        if drifting:
+            names.append(but.name)
         wanted: dict[str, Any] = {}
         before = status.condition(sandbox, conditions.DEGRADED)
         # What the sandbox's own reconciler says comes first: two who write one condition would never end.
@@ -196,7 +200,12 @@ class Evaluations(Publisher):
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
         """Take back what it says on the sandbox; Jobs, CronJob and ConfigMap go with it."""
         if isinstance(resource, KarsEval):
-            await self.mark(resource, False, cluster)
+            await self.mark(sandbox_of(resource), cluster, but=where(resource))
+        else:
+            # Not valid any more, so that nobody knows whom it tried.
+            for one in cluster.resources(KarsSandbox, namespace=resource.metadata.namespace):
+                if any(condition.reason == DRIFT for condition in status.conditions(one)):
+                    await self.mark(where(one), cluster, but=where(resource))
         return await super().finalize(resource, cluster)
 
     def touched(self, kind: str, key: Key, cluster: Cluster) -> set[Key]:

@@ -6,8 +6,8 @@
     Expired
 
 The controller does none of it as itself. It binds the account `kars-sre/sre-writer` to the ClusterRole of the action,
-in the namespace of the action only, asks for a token of that account that ends by itself, acts with that, and takes the
-binding away again whatever happens. Without the account nothing is done.
+in the namespace of the action only, acts as that account (impersonation: no token that could be lost, and the API
+server's audit names both), and takes the binding away again whatever happens. What the account may not do is not done.
 
 Once an action ended it goes after an hour, and an event says so before.
 """
@@ -115,8 +115,7 @@ class Actions:
         key = types.key(binding)
         try:
             await cluster.client.apply(binding, manager=MANAGER)
-            async with cluster.client.acting_as(WRITER) as writer:
-                await patient(writer, resource, approved_at(resource, cluster))
+            await patient(cluster.client.acting_as(WRITER), resource, approved_at(resource, cluster))
         except repairs.Refused as error:
             return await self.end(resource, cluster, "Failed", error.reason, str(error))
         except ApiError as error:

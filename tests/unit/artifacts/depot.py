@@ -36,19 +36,22 @@ class Depot:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.host = f"127.0.0.1:{probe.getsockname()[1]}"
-        config = folder / "config.yml"
-        config.write_text(
+        self.folder = folder
+        self.command = [program, "serve", str(folder / "config.yml")]
+        (folder / "config.yml").write_text(
             f"version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\n"
             f"storage:\n  filesystem:\n    rootdirectory: {folder / 'data'}\n  delete:\n    enabled: true\n"
             f"http:\n  addr: {self.host}\n{extra}"
         )
-        environment = {"PATH": PATH, "OTEL_TRACES_EXPORTER": "none"}
         self.headers = {}
-        self.log = (folder / "log").open("wb")
-        self.process = subprocess.Popen(
-            [program, "serve", str(config)], stdout=self.log, stderr=self.log, env=environment
-        )
-        self.await_start(folder / "log")
+        self.start()
+
+    def start(self):
+        """Start it, again with what was published when it was stopped."""
+        environment = {"PATH": PATH, "OTEL_TRACES_EXPORTER": "none"}
+        self.log = (self.folder / "log").open("ab")
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=environment)
+        self.await_start(self.folder / "log")
 
     def await_start(self, log):
         for _ in range(200):

@@ -4,10 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from kars.controller.marks import stump
 from kars.controller.policies.approvals import Approvals, ttl
 from kars.controller.reconcile import Temporary
 from kars.kube.errors import Busy
 from kars.kube.types import Key
+from kars.model.kinds import KINDS
 from kars.policy.compiled import egress
 from kars.policy.compiled.outcome import Unfit
 from tests.unit.controller_policies.memory import World
@@ -146,6 +148,20 @@ async def test_a_deleted_approval_waits_for_its_router_but_not_for_ever(world):
     world.pass_time(seconds=-20)
     listen(world)
     assert await world.finish("EgressApproval", key)
+
+
+async def test_an_approval_that_is_not_valid_any_more_goes_with_what_it_granted(world):
+    world.sandbox("s")
+    key = approve(world, "a")
+    await world.look("EgressApproval", key)
+    assert files(world)
+    world.put("EgressApproval", "a", {"nonsense": True})
+    known = world.cluster.known(KINDS["EgressApproval"], key)
+    assert known.resource is None
+    assert await world.reconcilers["EgressApproval"].finalize(
+        stump(KINDS["EgressApproval"], known.metadata), world.cluster
+    )
+    assert not files(world)
 
 
 async def test_an_approval_for_a_namespace_that_is_another_sandboxes_grants_nothing(world):

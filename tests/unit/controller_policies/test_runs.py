@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from kars.controller.marks import stump
 from kars.controller.policies import jobs
 from kars.controller.policies.evaluations import DRIFT, RUN_NOW, Evaluations
 from kars.controller.policies.jwks import Failed
@@ -13,6 +14,7 @@ from kars.controller.policies.sre import Actions
 from kars.kube.errors import Busy
 from kars.kube.types import Key
 from kars.model.decode import parse
+from kars.model.kinds import KINDS
 from kars.model.mcp import McpServer
 from kars.model.sandbox import KarsSandbox
 from tests.unit.controller_policies.memory import World, stamp
@@ -149,6 +151,19 @@ async def test_drift_shows_on_the_sandbox_until_no_evaluation_says_so(world):
     assert drift() == ""
 
 
+async def test_an_evaluation_that_is_not_valid_any_more_leaves_no_drift_behind(world):
+    sandbox = world.sandbox("s")
+    key = world.put("KarsEval", "a", {**EVAL, "failSandboxOnDrift": True})
+    ended_job(world, key, report(1, 1))
+    await world.look("KarsEval", key)
+    assert world.status("KarsSandbox", sandbox)["conditions"]
+    world.put("KarsEval", "a", {"nonsense": True})
+    known = world.cluster.known(KINDS["KarsEval"], key)
+    assert known.resource is None
+    await world.reconcilers["KarsEval"].finalize(stump(KINDS["KarsEval"], known.metadata), world.cluster)
+    assert not world.status("KarsSandbox", sandbox)["conditions"]
+
+
 async def test_what_a_sandbox_says_of_itself_is_not_overwritten(world):
     sandbox = world.sandbox("s")
     own = {
@@ -167,7 +182,7 @@ async def test_what_a_sandbox_says_of_itself_is_not_overwritten(world):
 
 async def test_a_request_to_run_makes_one_job_however_often_it_is_seen(world):
     key = world.put("KarsEval", "e", EVAL, metadata={"annotations": {RUN_NOW: "true"}})
-    seen = world.cluster.resource(type(world.cluster.resource(_kind("KarsEval"), key)), key)
+    seen = world.cluster.resource(KINDS["KarsEval"], key)
     for _ in range(3):
         await world.reconcilers["KarsEval"].reconcile(seen, world.cluster)
     made = [value for (kind, _), value in world.api.objects.items() if kind == "Job"]
@@ -175,16 +190,10 @@ async def test_a_request_to_run_makes_one_job_however_often_it_is_seen(world):
     assert RUN_NOW not in world.api.objects["KarsEval", key]["metadata"]["annotations"]
 
 
-def _kind(name):
-    from kars.model.kinds import KINDS
-
-    return KINDS[name]
-
-
 @pytest.mark.parametrize("length", [1, 30, 63])
 async def test_names_of_jobs_fit_whatever_the_evaluation_is_called(world, length):
     key = world.put("KarsEval", "e" * length, {**EVAL, "schedule": "0 3 * * *"})
-    evaluation = world.cluster.resource(_kind("KarsEval"), key)
+    evaluation = world.cluster.resource(KINDS["KarsEval"], key)
     assert len(jobs.run_now_name(evaluation)) <= 63
     assert len(jobs.cron_job_name(evaluation)) <= 52
 
