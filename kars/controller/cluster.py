@@ -44,6 +44,8 @@ PODS = f"{names.COMPONENT}=sandbox"
 SIGNER_POLICY = "kars-signer-policy"
 # Where the API server's Service ends up.
 API_SERVERS = Key("default", "kubernetes")
+# Told, with the pod's key, of a router that can be asked now or cannot any more; not a kind of the API.
+ROUTER = "Router"
 # Kinds of objects that the controller makes, and so watches.
 CHILDREN = (
     types.NAMESPACE,
@@ -245,7 +247,7 @@ class Cluster:
                 del self.sandbox_names[key.name]
 
     def pod_changed(self, key: Key, before: Pod | None, after: Pod | None) -> None:
-        """Note which pods a namespace has, and tell."""
+        """Note which pods a namespace has, and tell; of routers that can be asked, or cannot any more, by that name."""
         pods = self.pods_by_namespace.setdefault(key.namespace, {})
         if after is None:
             pods.pop(key, None)
@@ -255,6 +257,8 @@ class Cluster:
             pods[key] = after
         if before != after:
             self.tell("Pod", key)
+        if held.router_of(before) != held.router_of(after):
+            self.tell(ROUTER, key)
 
     def tell(self, kind: str, key: Key, *, status_only: bool = False, doer: Doer = None) -> None:
         """Tell everyone who listens; `doer` is who made the change, where that is known to be one of us."""

@@ -48,6 +48,9 @@ DRAIN_SECONDS = 20.0
 REMOVAL_PAUSE = 5.0
 # How late a look may be that was asked for at a time: a tenth of it, this many seconds at most.
 LATEST = 5.0
+# Seconds that changes of other objects are gathered for, so that the many that come together are one look: what a
+# sandbox is made of, a Deployment's and a pod's way to ready, a thousand sandboxes that refer to one policy.
+GATHER = 0.1
 # A reconciler cannot ask to be called again sooner than this; that would be a loop without a pause.
 SOONEST = 0.1
 
@@ -94,7 +97,8 @@ class Engine:
                 (found.discard if status_only else found.add)(key)
             for one in found:
                 if me != (name, one):
-                    self.queue.add(Item(name, one))
+                    own = kind == name and one == key
+                    self.queue.add(Item(name, one), after=0.0 if own else GATHER)
 
     # --- life
 
