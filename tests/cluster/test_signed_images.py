@@ -150,7 +150,12 @@ def touch(sandbox):
 
 def pod(sandbox, **containers):
     """A pod as somebody else would make it in a sandbox's namespace."""
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger", "namespace": sandbox.space}, **containers}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "stranger", "namespace": sandbox.space},
+        **containers,
+    }
 
 
 def refusal(kars, document):
