@@ -250,7 +250,7 @@ async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settle
         new_tokens=gather.new_tokens(names.namespace(sandbox.metadata.name), cluster),
         credentials=await gather.find_credentials(cluster),
         blocklist=gather.find_blocklist(cluster),
-        children=gather.spawned(sandbox, cluster),
+        children=tuple(one.metadata.name for one in cluster.spawned_by(key_of(sandbox))),
         native_sidecars=cluster.version >= (1, 29),
         sleep_actions=cluster.version >= (1, 30),
         image_volumes=cluster.version >= (1, 35),
@@ -346,8 +346,11 @@ async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster
     namespace = names.namespace(sandbox.metadata.name)
     kept = {(one["kind"], one["metadata"]["name"]) for one in wanted}
     for kind in SWEPT:
-        for key, found in cluster.children.find_all(kind, namespace=namespace):
-            if (kind.kind, key.name) not in kept and not stays(found):
+        for key in cluster.children.keys(kind, namespace=namespace):
+            if (kind.kind, key.name) in kept:
+                continue
+            found = cluster.children.find(kind, key)
+            if found is not None and not stays(found):
                 await cluster.children.remove(kind, key)
 
 
