@@ -71,8 +71,8 @@ class Engine:
         self.reconcilers = {one.kind.__name__: one for one in reconcilers}
         self.metrics = metrics
         self.resync = resync
-        self.queue = Queue(workers=workers, waited=lambda kind, seconds: metrics.waits.labels(kind).observe(seconds))
         self.workers = workers
+        self.queue = self.make_queue()
         self.running: list[asyncio.Task[None]] = []
         self.leading = False
         self.reconciles = 0
@@ -102,9 +102,15 @@ class Engine:
 
     # --- life
 
+    def make_queue(self) -> Queue:
+        """Make a queue in which nothing waits."""
+        return Queue(workers=self.workers, waited=lambda kind, seconds: self.metrics.waits.labels(kind).observe(seconds))
+
     def start(self) -> None:
         """Begin: everything there is is looked at once. Everything that is watched must have been listed."""
         self.leading = True
+        if self.queue.closed:
+            self.queue = self.make_queue()  # it led before
         for name, reconciler in self.reconcilers.items():
             for key in self.cluster.keys(reconciler.kind):
                 # As if it had just come: what it depends on is noted, also when nothing about it will change.

@@ -14,7 +14,7 @@ import platform
 import socket
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
@@ -87,6 +88,28 @@ class Rest(RESTClientObject):
             if not any(one.fileno() >= 0 for one in self.sockets):
                 return
             await asyncio.sleep(GOODBYE / LOOKS)
+
+
+class Guarded(aiohttp.BytesPayload):
+    """A body that is written, and its head with it, only while `may` says so.
+
+    A process can be stopped, and found out of date when it goes on, at any point; after this one nothing waits.
+    """
+
+    def __init__(self, body: bytes, may: Callable[[], bool]) -> None:
+        super().__init__(body)
+        self.may = may
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write it, or fail."""
+        if not self.may():
+            raise ConnectionAbortedError("not sent")
+        await super().write_with_length(writer, content_length)
+
+
+def body_of(request: Request) -> bytes | Guarded | None:
+    """Return what is sent of a request beside its head."""
+    return request.body if request.may is None else Guarded(request.body or b"", request.may)
 
 
 class Transport:
@@ -191,7 +214,7 @@ class Transport:
             async with self.rest.session().request(
                 request.method,
                 URL(self.account.server + request.target, encoded=True),
-                data=request.body,
+                data=body_of(request),
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
