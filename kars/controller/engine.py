@@ -31,8 +31,15 @@ WORKERS = 16
 RESYNC = 300.0
 # Seconds that one reconcile may take: 14 objects, each with the client's own deadline, and a poll of routers.
 LONGEST_RECONCILE = 120.0
-# Seconds until what the API server refuses for good is tried once more: rights and admission policies change.
-REFUSED_PAUSE = 60.0
+# Longest pause before something is tried again that the API server did not do: it comes back within seconds, and rights,
+# quotas and admission policies change without telling us. Whoever waits for it is served within ten seconds.
+PATIENCE = 8.0
+# Tries a second of everything that fails, together: with more than this takes, each waits for longer.
+TRIES = 100.0
+# The same for what is refused, which is rarely a matter of seconds.
+REFUSED_TRIES = 20.0
+# Longest wait, in seconds, that an API server can ask for.
+LONGEST_ASKED = 60.0
 # First pause after a conflict: somebody else wrote, and the watch tells what within milliseconds.
 CONFLICT_PAUSE = 0.1
 # Seconds that workers may take to finish what they are at when the process is asked to end.
@@ -41,6 +48,9 @@ DRAIN_SECONDS = 20.0
 REMOVAL_PAUSE = 5.0
 # How late a look may be that was asked for at a time: a tenth of it, this many seconds at most.
 LATEST = 5.0
+# Seconds that changes of other objects are gathered for, so that the many that come together are one look: what a
+# sandbox is made of, a Deployment's and a pod's way to ready, a thousand sandboxes that refer to one policy.
+GATHER = 0.1
 # A reconciler cannot ask to be called again sooner than this; that would be a loop without a pause.
 SOONEST = 0.1
 
@@ -61,8 +71,8 @@ class Engine:
         self.reconcilers = {one.kind.__name__: one for one in reconcilers}
         self.metrics = metrics
         self.resync = resync
-        self.queue = Queue(workers=workers, waited=lambda kind, seconds: metrics.waits.labels(kind).observe(seconds))
         self.workers = workers
+        self.queue = self.make_queue()
         self.running: list[asyncio.Task[None]] = []
         self.leading = False
         self.reconciles = 0
@@ -87,13 +97,20 @@ class Engine:
                 (found.discard if status_only else found.add)(key)
             for one in found:
                 if me != (name, one):
-                    self.queue.add(Item(name, one))
+                    own = kind == name and one == key
+                    self.queue.add(Item(name, one), after=0.0 if own else GATHER)
 
     # --- life
+
+    def make_queue(self) -> Queue:
+        """Make a queue in which nothing waits."""
+        return Queue(workers=self.workers, waited=lambda kind, seconds: self.metrics.waits.labels(kind).observe(seconds))
 
     def start(self) -> None:
         """Begin: everything there is is looked at once. Everything that is watched must have been listed."""
         self.leading = True
+        if self.queue.closed:
+            self.queue = self.make_queue()  # it led before
         for name, reconciler in self.reconcilers.items():
             for key in self.cluster.keys(reconciler.kind):
                 # As if it had just come: what it depends on is noted, also when nothing about it will change.
@@ -220,10 +237,10 @@ class Engine:
         """Decide when to try again, and tell whom it concerns."""
         self.metrics.retries.labels(item.kind).inc()
         if isinstance(error, Temporary):
-            delay = self.queue.retry(item, after=error.delay)
+            delay = self.queue.retry(item, after=error.delay, longest=self.queue.crowded(PATIENCE, rate=TRIES))
             log.info("engine.temporary", extra={"reason": str(error), "retry_seconds": round(delay, 2)})
         elif isinstance(error, NotOurs | Invalid | Forbidden):
-            delay = self.queue.retry(item, after=REFUSED_PAUSE)
+            delay = self.queue.retry(item, longest=self.queue.crowded(PATIENCE, rate=REFUSED_TRIES))
             log.warning("engine.refused", extra={"error": str(error), "retry_seconds": round(delay, 2)})
             await self.tell(item, reason=marks.reason_of(error), message=marks.worded(error))
         elif isinstance(error, ApiError):
@@ -238,10 +255,11 @@ class Engine:
 
     def retry_request(self, item: Item, error: ApiError) -> float:
         """Put a resource down for another try after a request that may pass later."""
+        longest = self.queue.crowded(PATIENCE, rate=TRIES)
         if isinstance(error, Conflict):
-            return self.queue.retry(item, first=CONFLICT_PAUSE)
+            return self.queue.retry(item, first=CONFLICT_PAUSE, longest=longest)
         asked = error.after if isinstance(error, Busy) else None
-        return self.queue.retry(item, after=asked or None)
+        return self.queue.retry(item, after=min(asked, LONGEST_ASKED) if asked else None, longest=longest)
 
     async def tell(self, item: Item, *, reason: str, message: str) -> None:
         """Say on the resource why it is not as it should be."""

@@ -180,6 +180,13 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
     message: str = ""
 
 
+def router_of(pod: Pod | None) -> tuple[str, int] | None:
+    """Return what tells the router of a pod from the one before it; None while there is none that can be asked."""
+    if pod is None or not (pod.ready and pod.ip) or pod.deleting:
+        return None
+    return pod.ip, pod.router_restarts
+
+
 # Longest text of a kubelet's message that is kept; the rest is repetition.
 LONGEST_MESSAGE = 512
 

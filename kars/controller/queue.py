@@ -164,15 +164,21 @@ class Queue:
         self.schedule.add_at(item, now + after, now)
         self.wake()
 
-    def retry(self, item: Item, *, after: float | None = None, first: float = FIRST_PAUSE) -> float:
+    def retry(
+        self, item: Item, *, after: float | None = None, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE
+    ) -> float:
         """Have an item looked at again after a failure; returns in how many seconds.
 
-        Without `after` the pause grows with every failure in a row, from `first` on.
+        Without `after` the pause grows with every failure in a row, from `first` to `longest`.
         """
         failures = self.failures[item] = min(self.failures.get(item, -1) + 1, MOST_FAILURES)
-        delay = pause(failures, first=first) if after is None else jittered(after)
+        delay = pause(failures, first=first, longest=longest) if after is None else jittered(after)
         self.add(item, after=delay)
         return delay
+
+    def crowded(self, least: float, *, rate: float) -> float:
+        """Return how long each of those that fail must wait for all of them to try `rate` times a second at most."""
+        return max(least, len(self.failures) / rate)
 
     def forget(self, item: Item) -> None:
         """Note a success: the next failure is the first in a row."""

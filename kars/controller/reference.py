@@ -29,7 +29,7 @@ workers at once and exits.
 | Exit status | Why |
 |---|---|
 | 0 | Ended as told. |
-| 1 | Lost the lease, or the API server cannot be reached at the start. |
+| 1 | Another took the lease, or the API server cannot be reached at the start. |
 | 2 | A variable has a value that is refused; the text names it. |
 | 3 | The definitions of the resources are not installed. |
 | 4 | Not allowed to list them. |

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from kars.controller import gather, standing, teardown
+from kars.controller import gather, marks, standing, teardown
 from kars.controller.allowlists import Allowlists, Settled
 from kars.controller.announcements import announce
 from kars.controller.children import NotOurs
@@ -96,7 +96,7 @@ class Sandboxes:
         try:
             await cluster.children.bring(wanted, manager=names.MANAGER)
         except NotOurs as foreign:
-            raise Blocked("NamespaceNotOwned", str(foreign)) from foreign
+            raise Blocked("NamespaceNotOwned", marks.worded(foreign)) from foreign
         await sweep(sandbox, wanted, cluster)
         told = [*allowlist.conditions, *images.conditions]
         extra = [*told, *servers_condition(sandbox, missing), *contract_condition(advice)]
@@ -153,6 +153,7 @@ class Sandboxes:
             suspended=sandbox.spec.suspended,
             before=known(sandbox),
             updated=status.get("updatedReplicas", 0) if current else 0,
+            old=max(0, status.get("replicas", 0) - status.get("updatedReplicas", 0)),
             ready=sum(pod.ready for pod in pods),
             waiting=tuple((pod.key.name, pod.reason, pod.message) for pod in pods if not pod.ready and pod.reason),
             refused=next(
@@ -251,7 +252,7 @@ async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settle
         new_tokens=gather.new_tokens(names.namespace(sandbox.metadata.name), cluster),
         credentials=await gather.find_credentials(cluster),
         blocklist=gather.find_blocklist(cluster),
-        children=gather.spawned(sandbox, cluster),
+        children=tuple(one.metadata.name for one in cluster.spawned_by(key_of(sandbox))),
         native_sidecars=cluster.version >= (1, 29),
         sleep_actions=cluster.version >= (1, 30),
         image_volumes=cluster.version >= (1, 35),
@@ -347,8 +348,11 @@ async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster
     namespace = names.namespace(sandbox.metadata.name)
     kept = {(one["kind"], one["metadata"]["name"]) for one in wanted}
     for kind in SWEPT:
-        for key, found in cluster.children.find_all(kind, namespace=namespace):
-            if (kind.kind, key.name) not in kept and not stays(found):
+        for key in cluster.children.keys(kind, namespace=namespace):
+            if (kind.kind, key.name) in kept:
+                continue
+            found = cluster.children.find(kind, key)
+            if found is not None and not stays(found):
                 await cluster.children.remove(kind, key)
 
 

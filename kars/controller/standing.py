@@ -38,9 +38,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     suspended: bool = False
     # The conditions as they were last written.
     before: tuple[Condition, ...] = ()
-    # Of the Deployment: pods wanted, of the newest template, ready.
+    # Of the Deployment: pods wanted, of the newest template, of older ones, ready.
     wanted: int = 1
     updated: int = 0
+    old: int = 0
     ready: int = 0
     # Why a pod is not ready: its name, the reason that the kubelet gives, the words.
     waiting: tuple[tuple[str, str, str], ...] = ()
@@ -94,13 +95,15 @@ def runtime(standing: Standing) -> Condition:
     """Return the condition of the pods."""
     if standing.refused:
         return say(RUNTIME_READY, "False", "PodsRefused", standing.refused)
-    if standing.updated >= standing.wanted and standing.ready >= standing.wanted:
+    if standing.updated >= standing.wanted and standing.ready >= standing.wanted and not standing.old:
         return say(RUNTIME_READY, "True", RECONCILED, f"{standing.ready} of {standing.wanted} pods ready")
     told = [f"{pod}: {reason}{': ' + words if words else ''}" for pod, reason, words in standing.waiting]
     worst = next((reason for _, reason, _ in standing.waiting if reason in HOPELESS), "PodsNotReady")
     counts = f"{standing.ready} of {standing.wanted} pods ready"
     if standing.updated < standing.wanted:
         counts += f", {standing.updated} of the newest template"
+    elif standing.old:
+        counts += f", {standing.old} of an older template"
     return say(RUNTIME_READY, "False", worst, "; ".join([counts, *told]))
 
 

@@ -10,6 +10,8 @@ moment or a connection broke; everything else is the caller's to repeat. A refus
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
@@ -37,12 +39,17 @@ LINE_LIMIT = OBJECT_LIMIT
 ATTEMPTS = 3
 # Seconds that a request waits for a server that asks to; longer waits are the caller's.
 LONGEST_PAUSE = 5.0
+# Shortest life of a token that the API server gives, in seconds.
+LEAST_TOKEN = 600
 # Seconds before a request is sent again over a new connection.
 AGAIN = 0.1
 # Seconds past its time that a watch may take to end.
 SLACK = 15.0
 # Seconds of nothing after which a watch counts as dead. Bookmarks come about once a minute.
 SILENCE = 90.0
+
+# Reason of what is not sent because another process may lead.
+NOT_LEADING = "NotLeading"
 
 KNOWN = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
 
@@ -55,10 +62,9 @@ class Client:
     def __init__(self, transport: Transport, *, timeout: float = 30.0) -> None:
         self.transport = transport
         self.timeout = timeout
-        # As whom requests are made, when that is not the account's own user.
-        self.user = ""
         # Method, plural and status of every answer; 0 where none came. As many entries as kinds and statuses.
         self.requests: Counter[tuple[str, str, int]] = Counter()
+        self.may: Callable[[], bool] | None = None
 
     @classmethod
     async def connect(cls, *, kubeconfig: str = "", context: str = "", timeout: float = 30.0) -> Self:  # noqa: ASYNC109 - of the requests to come
@@ -71,6 +77,16 @@ class Client:
         from kars.kube.transport import Transport
 
         return cls(await Transport.open(kubeconfig=kubeconfig, context=context), timeout=timeout)
+
+    def fenced(self, may: Callable[[], bool]) -> Self:
+        """Return a client over the same connections that writes only while `may` says so; `Busy` (NotLeading) else.
+
+        It is asked again right before the bytes leave, so that a process that was stopped for long writes nothing when
+        it goes on.
+        """
+        made = copy.copy(self)
+        made.may = may
+        return made
 
     @property
     def server(self) -> str:
@@ -106,7 +122,7 @@ class Client:
         return await self.call(about("GET", kind, key, twice=True))
 
     async def list(
-        self, kind: Type, *, namespace: str = "", labels: str = "", fields: str = "", page: int = 500
+        self, kind: Type, *, namespace: str = "", labels: str = "", fields: str = "", page: int = 100
     ) -> tuple[Objects, str]:
         """Read a collection page by page; the objects (bearing apiVersion and kind) and its resource version."""
         for size in (page, 0):
@@ -125,7 +141,7 @@ class Client:
         raise AssertionError("the loop returns or raises")
 
     async def pages(
-        self, kind: Type, *, namespace: str = "", labels: str = "", fields: str = "", page: int = 500
+        self, kind: Type, *, namespace: str = "", labels: str = "", fields: str = "", page: int = 100
     ) -> AsyncGenerator[tuple[Objects, str], None]:
         """Read a collection as `list` does, page for page, each with the one resource version that all are of.
 
@@ -180,7 +196,6 @@ class Client:
             target=target_of(kind.path(namespace=namespace), query),
             of=kind.plural,
             what=f"watch {kind.plural}",
-            user=self.user,
         )
         for attempt in range(2):
             generation = self.transport.generation
@@ -280,14 +295,22 @@ class Client:
             )
         )
 
-    def acting_as(self, account: Key) -> Self:
-        """Return a client that acts as a service account (impersonation), over this client's connections.
+    @contextlib.asynccontextmanager
+    async def acting_as(self, account: Key, *, seconds: int = LEAST_TOKEN) -> AsyncGenerator[Self, None]:
+        """Give a client that acts as a service account, by a token that ends by itself after `seconds` (TokenRequest).
 
-        Its requests are `Forbidden` where this client may not impersonate the account. It is not closed by itself.
+        `Missing` when there is no such account, `Forbidden` without the right to `serviceaccounts/token`. Its requests
+        are counted with this client's.
         """
-        acting = type(self)(self.transport, timeout=self.timeout)
-        acting.requests, acting.user = self.requests, f"system:serviceaccount:{account.namespace}:{account.name}"
-        return acting
+        spec = {"expirationSeconds": max(seconds, LEAST_TOKEN)}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = await self.call(about("POST", types.SERVICE_ACCOUNT, account, subresource="token", body=body))
+        acting = type(self)(self.transport.acting(str(answer["status"]["token"])), timeout=self.timeout)
+        acting.requests, acting.may = self.requests, self.may
+        try:
+            yield acting
+        finally:
+            await acting.close()
 
     async def call(self, request: Request) -> Object:
         """Send a request about an object and decode what comes back."""
@@ -296,10 +319,13 @@ class Client:
 
     async def ask(self, request: Request) -> bytes:
         """Send a request, again where that is safe and of use, and return the body of its success."""
-        request = replace(request, user=self.user)
         attempt, refused = 0, False
+        if self.may is not None and request.method != "GET":
+            request = replace(request, may=self.may)
         while True:
             attempt += 1
+            if request.may is not None and not request.may():
+                raise Busy(f"{request.what}: this process does not lead any more", reason=NOT_LEADING)
             generation = self.transport.generation
             try:
                 status, headers, raw = await self.transport.exchange(request, seconds=self.timeout)

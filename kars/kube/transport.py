@@ -7,18 +7,22 @@ Imported by `client` when it connects. Lost connections, time that ran out and c
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
+import math
 import platform
 import socket
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
@@ -35,6 +39,9 @@ CONNECT = 10.0
 DEAD_AFTER_MS = 30_000
 # Connections to the API server; each watch has one.
 CONNECTIONS = 100
+# Seconds that connections may take to close before the client is gone without them.
+GOODBYE = 1.0
+LOOKS = 100
 # What is read ahead of the decoder on a connection; a watch's line may be longer and is collected above.
 READ_AHEAD = 1 << 16
 # Seconds between two reloads of the account: a revoked credential must not mean a plugin run per request.
@@ -47,10 +54,11 @@ TOO_LARGE = "ResponseTooLarge"
 
 
 class Rest(RESTClientObject):
-    """The official REST layer, with sockets that notice a peer that vanished."""
+    """The official REST layer, with sockets that notice a peer that vanished, and that are gone once it is closed."""
 
     def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self.ssl_context, socket_factory=watchful)
+        self.sockets: WeakSet[socket.socket] = WeakSet()
+        return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self.ssl_context, socket_factory=self.open_socket)
 
     def session(self) -> aiohttp.ClientSession:
         """Return the pool, opened on first use."""
@@ -58,18 +66,50 @@ class Rest(RESTClientObject):
             self.pool_manager = self._create_pool_manager()
         return self.pool_manager
 
+    def open_socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """Make a socket that is closed when its peer's machine or the path to it is gone."""
+        family, kind, protocol, *_ = info
+        made = socket.socket(family, kind, protocol)
+        self.sockets.add(made)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if platform.system() == "Linux":
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_MS)
+        return made
 
-def watchful(info: aiohttp.AddrInfoType) -> socket.socket:
-    """Make a socket that is closed when its peer's machine or the path to it is gone."""
-    family, kind, protocol, *_ = info
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if platform.system() == "Linux":
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_MS)
-    return made
+    async def close(self) -> None:
+        """Close every connection, also those of watches that were just left and still say goodbye (TLS)."""
+        if self.pool_manager is None:
+            return
+        await super().close()
+        for _ in range(LOOKS):
+            if not any(one.fileno() >= 0 for one in self.sockets):
+                return
+            await asyncio.sleep(GOODBYE / LOOKS)
+
+
+class Guarded(aiohttp.BytesPayload):
+    """A body that is written, and its head with it, only while `may` says so.
+
+    A process can be stopped, and found out of date when it goes on, at any point; after this one nothing waits.
+    """
+
+    def __init__(self, body: bytes, may: Callable[[], bool]) -> None:
+        super().__init__(body)
+        self.may = may
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write it, or fail."""
+        if not self.may():
+            raise ConnectionAbortedError("not sent")
+        await super().write_with_length(writer, content_length)
+
+
+def body_of(request: Request) -> bytes | Guarded | None:
+    """Return what is sent of a request beside its head."""
+    return request.body if request.may is None else Guarded(request.body or b"", request.may)
 
 
 class Transport:
@@ -105,6 +145,18 @@ class Transport:
         except (OSError, ValueError) as error:
             raise SettingsError(f"{found.described}: its certificates cannot be used: {error}") from None
         self.account = found
+
+    def acting(self, token: str) -> Transport:
+        """Make a transport to the same server for another account's token; it is never read again."""
+        configuration = copy.copy(self.account.configuration)
+        configuration.api_key = {"BearerToken": f"Bearer {token}"}
+        # The server would take a certificate over the token.
+        configuration.cert_file = configuration.key_file = None
+        made = copy.copy(self)
+        made.retired, made.lock = None, asyncio.Lock()
+        made.reloaded = math.inf  # a refused token stays refused
+        made.use(account.Account(configuration, f"a token by way of {self.account.described}"))
+        return made
 
     async def close(self) -> None:
         """Close every connection."""
@@ -150,8 +202,6 @@ class Transport:
         }
         if authorization := await self.account.authorization():
             headers["Authorization"] = authorization
-        if request.user:
-            headers["Impersonate-User"] = request.user
         if request.body is not None:
             headers["Content-Type"] = request.content_type
         more: dict[str, Any] = {}
@@ -164,7 +214,7 @@ class Transport:
             async with self.rest.session().request(
                 request.method,
                 URL(self.account.server + request.target, encoded=True),
-                data=request.body,
+                data=body_of(request),
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,

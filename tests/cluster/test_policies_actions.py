@@ -18,8 +18,6 @@ from tests.cluster.authority import Authority
 from tests.cluster.controlling import Running, install_crds
 from tests.cluster.world import GROUP, World
 
-ACCOUNT = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sre-writer"}}
-
 
 class Issuer:
     """A token issuer on loopback that says what it is told to."""
@@ -155,7 +153,6 @@ def writer(kars_plane):
         for name, rule in rules.items()
     ]
     kars_plane.apply(roles)
-    kars_plane.apply([ACCOUNT], namespace="kars-sre")
 
 
 def action(world, what, name, *, state="Approved", namespace="", **params):

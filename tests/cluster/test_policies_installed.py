@@ -120,10 +120,10 @@ def test_an_approved_repair_is_done_with_the_charts_rights(world):
         world.create("KarsSREAction", action, spec)
         world.plane.wait(lambda action=action: world.status("KarsSREAction", action).get("phase") == "Proposed")
         world.merge("KarsSREAction", action, {"spec": {"approval": {"state": "Approved"}}})
-        world.plane.wait(
-            lambda action=action: world.status("KarsSREAction", action).get("phase") == "Recovered",
-            what=f"{action} {world.status('KarsSREAction', action)}",
-        )
+        try:
+            world.plane.wait(lambda action=action: world.status("KarsSREAction", action).get("phase") == "Recovered")
+        except AssertionError as error:
+            raise AssertionError(f"{error} {world.status('KarsSREAction', action)}") from None
     assert world.plane.api.find(f"{quotas}/tight") is None
 
 

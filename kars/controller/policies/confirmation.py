@@ -1,8 +1,9 @@
 """Which sandboxes are known to have a policy in force, so that only the others are asked.
 
 A thousand sandboxes that become ready one after the other wake a policy a thousand times: each time only those are
-asked that have not confirmed yet. A pod that comes or goes makes its sandbox one of them again, and everybody is asked
-anew from time to time, because a router can also lose what it had.
+asked of which something is new. All who have not confirmed are asked at a pace of their own, because the kubelet tells
+nobody when it has refreshed a mount; and everybody is asked anew from time to time, because a router can also lose what
+it had.
 """
 
 from __future__ import annotations
@@ -35,8 +36,14 @@ class Progress(msgspec.Struct):
     digest: str
     since: datetime  # when the last sandbox confirmed, or the digest became what it is
     asked: datetime  # when everybody was asked
-    confirmed: set[Key]
-    turn: int = 0  # whose turn it is to be asked first
+    confirmed: set[Key] = msgspec.field(default_factory=set)
+    # Who has not confirmed: what they said when they were last asked.
+    heard: dict[Key, Heard] = msgspec.field(default_factory=dict)
+    # Whose answer may be another by now; and when all who have not confirmed are asked again.
+    doubted: set[Key] = msgspec.field(default_factory=set)
+    again: datetime | None = None
+    # Whether the time ran out before all of them were asked.
+    behind: bool = False
 
 
 class Poll(msgspec.Struct, frozen=True):
@@ -46,15 +53,8 @@ class Poll(msgspec.Struct, frozen=True):
     matched: int
     # What routers report as the last error of the kind.
     errors: tuple[str, ...]
-    # Whether all who have not confirmed know nothing of the kind: then asking the same pods again is no use.
-    unreported: bool
-    # How long nobody has confirmed.
-    idle: timedelta
-
-    @property
-    def after(self) -> float:
-        """Seconds until asking again makes sense."""
-        return LATEST if self.unreported else min(max(SOONEST, self.idle.total_seconds() / 2), LATEST)
+    # Seconds until asking again makes sense.
+    after: float
 
 
 class Confirmations:
@@ -63,53 +63,76 @@ class Confirmations:
     def __init__(self) -> None:
         self.progress: dict[Key, Progress] = {}
 
+    def hint(self, policy: Key, sandbox: Key) -> None:
+        """Ask a sandbox soon, unless it has confirmed."""
+        if policy in self.progress:
+            self.progress[policy].doubted.add(sandbox)
+
     def doubt(self, policy: Key, sandbox: Key) -> None:
-        """Ask a sandbox again, because its pods changed."""
+        """Ask a sandbox again, because its pods or their mounts changed."""
         if policy in self.progress:
             self.progress[policy].confirmed.discard(sandbox)
+            self.progress[policy].doubted.add(sandbox)
 
     def forget(self, policy: Key) -> None:
         """Drop what is known of a policy."""
         self.progress.pop(policy, None)
 
     async def poll(self, policy: Key, sandboxes: AbstractSet[Key], cluster: Cluster, *, kind: str, digest: str) -> Poll:
-        """Ask the sandboxes that have not confirmed the digest yet, all of them at once."""
+        """Ask the sandboxes that have not confirmed the digest yet and of which something is new, all of them at once.
+
+        Who has nothing new is asked when their turn has come again; until then what they said last counts.
+        """
         now = cluster.now()
         known = self.progress.get(policy)
         if known is None or known.digest != digest:
-            known = self.progress[policy] = Progress(digest, now, now, set())
+            known = self.progress[policy] = Progress(digest, now, now)
         if now - known.asked >= FRESH:
-            known.confirmed, known.asked = set(), now
+            known.confirmed, known.again, known.asked = set(), None, now
         known.confirmed &= sandboxes
-        heard = await self.ask(known, sandboxes - known.confirmed, cluster)
-        found = {sandbox for sandbox, one in heard.items() if one.digest(kind) == digest}
+        waiting = sandboxes - known.confirmed
+        turn = known.again is None or (now >= known.again and not known.behind)
+        if turn:
+            known.doubted |= waiting
+        known.heard = {sandbox: one for sandbox, one in known.heard.items() if sandbox in waiting}
+        await self.ask(known, waiting, cluster)
+        found = {sandbox for sandbox, one in known.heard.items() if one.digest(kind) == digest}
         if found:
             known.since = now
             known.confirmed |= found
-        others = [heard[sandbox] for sandbox in sorted(heard) if sandbox not in found]
+        others = [known.heard.get(one) or Heard(one, error="not asked yet") for one in sorted(waiting - found)]
         said = [one.last_error(kind) for one in others]
         confirmed = [Answer(sandbox.name, digest) for sandbox in known.confirmed]
+        pace = LATEST if others and all(unreported(one, kind) for one in others) else pace_of(now - known.since)
+        if turn:
+            known.again = now + timedelta(seconds=pace)
         return Poll(
             answers=(*(answer(one, kind) for one in others), *confirmed),
             matched=len(confirmed),
             errors=tuple(error for error in said if error),
-            unreported=bool(others) and all(unreported(one, kind) for one in others),
-            idle=now - known.since,
+            after=SOONEST if known.behind or known.again is None else max(SOONEST, (known.again - now).total_seconds()),
         )
 
-    async def ask(self, known: Progress, sandboxes: AbstractSet[Key], cluster: Cluster) -> dict[Key, Heard]:
-        """Ask sandboxes by batches as long as there is time, beginning where it ran out the last time."""
-        order = sorted(sandboxes)
-        turn = known.turn % len(order) if order else 0
-        order = order[turn:] + order[:turn]
+    async def ask(self, known: Progress, waiting: AbstractSet[Key], cluster: Cluster) -> None:
+        """Ask, by batches and as long as there is time, who has not been asked or may say something else by now."""
+        order = sorted(one for one in waiting if one in known.doubted or one not in known.heard)
+        known.doubted.clear()
+        known.behind = False
         until = asyncio.get_running_loop().time() + DEADLINE
-        heard: dict[Key, Heard] = {}
         for first in range(0, len(order), BATCH):
-            if asyncio.get_running_loop().time() >= until:
+            known.behind = asyncio.get_running_loop().time() >= until
+            if known.behind:
+                known.doubted.update(order[first:])
                 break
-            heard |= await cluster.echo.ask(order[first : first + BATCH])
-        known.turn = (turn + len(heard)) if len(heard) < len(order) else 0
-        return {sandbox: heard.get(sandbox) or Heard(sandbox, error="not asked yet") for sandbox in order}
+            known.heard |= await cluster.echo.ask(order[first : first + BATCH])
+        # An answer to a question that was raised anew meanwhile may be that of a pod that is gone.
+        for one in known.doubted:
+            known.heard.pop(one, None)
+
+
+def pace_of(idle: timedelta) -> float:
+    """Return the seconds until asking again makes sense: half of how long nobody has confirmed, within bounds."""
+    return min(max(SOONEST, idle.total_seconds() / 2), LATEST)
 
 
 def unreported(heard: Heard, kind: str) -> bool:

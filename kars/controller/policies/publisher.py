@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kars.artifacts.refused import Refused
-from kars.controller.cluster import Cluster
+from kars.controller.cluster import ROUTER, Cluster
 from kars.controller.policies import referrers, status
 from kars.controller.policies.confirmation import Confirmations, Poll
 from kars.controller.policies.table import Row
@@ -36,8 +36,6 @@ SIGNER_POLICY = "kars-signer-policy"
 SOONEST, LATEST = 60.0, 900.0
 # A status that only counts on while sandboxes come up is written no more often than this.
 PACE = timedelta(seconds=5)
-# Objects in a sandbox's namespace whose change can mean that its routers have something else in force.
-OF_PODS = frozenset({"Pod", "Deployment"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -196,16 +194,25 @@ class Publisher:
         if self.index is None:
             return ()
         if kind == "KarsSandbox":
-            return self.doubt(self.index.change(key, cluster), {key})
+            # It may say now that its routers agree, or have turned to another policy.
+            return self.hint(self.index.change(key, cluster), {key})
         if kind == self.kind.__name__ and key.name == DEFAULT_TOOL_POLICY:
             return {Key(cluster.settings.namespace, key.name)}  # whom it governs depends on who is beside it
-        if kind in OF_PODS and (name := referrers.of_namespace(key.namespace)):
+        if kind == ROUTER and (name := referrers.of_namespace(key.namespace)):
             found = self.index.called(name, cluster)
             return self.doubt({policy for sandbox in found for policy in self.index.of(sandbox)}, found)
         return ()
 
+    def hint(self, policies: Iterable[Key], sandboxes: Iterable[Key]) -> set[Key]:
+        """Have sandboxes that have not confirmed asked again by their policies."""
+        found = set(policies)
+        for policy in found:
+            for sandbox in sandboxes:
+                self.confirmations.hint(policy, sandbox)
+        return found
+
     def doubt(self, policies: Iterable[Key], sandboxes: Iterable[Key]) -> set[Key]:
-        """Have sandboxes asked again by their policies."""
+        """Have sandboxes asked again by their policies, whether or not they have confirmed."""
         found = set(policies)
         for policy in found:
             for sandbox in sandboxes:
@@ -213,11 +220,12 @@ class Publisher:
         return found
 
     def own(self, key: Key, cluster: Cluster) -> set[Key]:
-        """Return whose ConfigMap this is."""
+        """Return whose ConfigMap this is; a sandbox's copy, in its own namespace, is nobody's."""
         name = self.row.owner(key.name)
         namespace = key.namespace if self.kind.NAMES.namespaced else ""
         here = self.kind.NAMES.namespaced or key.namespace == cluster.settings.namespace
-        return {Key(namespace, name)} if name and here else set()
+        found = Key(namespace, name)
+        return {found} if name and here and cluster.known(self.kind, found) is not None else set()
 
     def copied(self, key: Key, cluster: Cluster) -> set[Key]:
         """Return whose ConfigMap this is a sandbox's copy of."""

@@ -6,8 +6,8 @@
     Expired
 
 The controller does none of it as itself. It binds the account `kars-sre/sre-writer` to the ClusterRole of the action,
-in the namespace of the action only, acts as that account (impersonation: no token that could be lost, and the API
-server's audit names both), and takes the binding away again whatever happens. What the account may not do is not done.
+in the namespace of the action only, asks for a token of that account that ends by itself, acts with that, and takes the
+binding away again whatever happens. What the account may not do is not done.
 
 Once an action ended it goes after an hour, and an event says so before.
 """
@@ -29,7 +29,7 @@ from kars.desired.conditions import Standing, Status, say
 from kars.kube import types
 from kars.kube.client import Client
 from kars.kube.errors import ApiError, Conflict, Forbidden
-from kars.kube.types import DEPLOYMENT, EVENT, ROLE_BINDING, Key, Object
+from kars.kube.types import DEPLOYMENT, EVENT, ROLE_BINDING, SERVICE_ACCOUNT, Key, Object
 from kars.model.base import Resource
 from kars.model.sre import KarsSREAction
 from kars.policy.compiled.outcome import CONTROLLER, MANAGED_BY
@@ -115,7 +115,9 @@ class Actions:
         key = types.key(binding)
         try:
             await cluster.client.apply(binding, manager=MANAGER)
-            await patient(cluster.client.acting_as(WRITER), resource, approved_at(resource, cluster))
+            await cluster.client.apply(writer_account(), manager=MANAGER)
+            async with cluster.client.acting_as(WRITER) as writer:
+                await patient(writer, resource, approved_at(resource, cluster))
         except repairs.Refused as error:
             return await self.end(resource, cluster, "Failed", error.reason, str(error))
         except ApiError as error:
@@ -223,6 +225,17 @@ def role_binding(resource: KarsSREAction) -> Object:
         "metadata": {"name": binding_name(resource), "namespace": namespace, "labels": {MANAGED_BY: CONTROLLER}},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
         "subjects": [{"kind": "ServiceAccount", "name": WRITER.name, "namespace": WRITER.namespace}],
+    }
+
+
+def writer_account() -> Object:
+    """Return the account that acts; no pod runs as it, and its token is in none."""
+    metadata = {"name": WRITER.name, "namespace": WRITER.namespace, "labels": {MANAGED_BY: CONTROLLER}}
+    return {
+        "apiVersion": SERVICE_ACCOUNT.api_version,
+        "kind": SERVICE_ACCOUNT.kind,
+        "metadata": metadata,
+        "automountServiceAccountToken": False,
     }
 
 

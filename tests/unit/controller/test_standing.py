@@ -23,6 +23,8 @@ def told(standing):
         ({"ready": 0}, "Creating", ("False", "PodsNotReady"), "True"),
         # The old pod is ready; the new template's is not there yet.
         ({"updated": 0}, "Creating", ("False", "PodsNotReady"), "True"),
+        # Both are there; the one that is ready may be the old one.
+        ({"old": 1}, "Creating", ("False", "PodsNotReady"), "True"),
         ({"ready": 0, "waiting": (("p", "ImagePullBackOff", "no such image"),)}, "Degraded", ("False", "ImagePullBackOff"), "False"),
         ({"ready": 0, "waiting": (("p", "ContainerCreating", ""),)}, "Creating", ("False", "PodsNotReady"), "True"),
         ({"ready": 0, "refused": "exceeded quota"}, "Degraded", ("False", "PodsRefused"), "False"),

@@ -53,7 +53,7 @@ async def test_a_thousand_sandboxes_are_each_asked_until_they_confirmed_and_not_
     await world.look("InferencePolicy", policy)
     assert not world.routers.asked
     # A pod that comes or goes puts its own sandbox in doubt, and no other.
-    woken = world.reconcilers["InferencePolicy"].touched("Pod", Key("kars-s7", "s7-x"), world.cluster)
+    woken = world.reconcilers["InferencePolicy"].touched("Router", Key("kars-s7", "s7-x"), world.cluster)
     assert set(woken) == {policy}
     await world.look("InferencePolicy", policy)
     assert set(world.routers.asked) == {Key("team", "s7")}
@@ -61,6 +61,42 @@ async def test_a_thousand_sandboxes_are_each_asked_until_they_confirmed_and_not_
     world.pass_time(minutes=6)
     await world.look("InferencePolicy", policy)
     assert len(world.routers.asked) == 1000
+
+
+async def test_only_those_are_asked_between_two_turns_of_which_something_is_new(world):
+    policy = world.put("InferencePolicy", "models", SPEC)
+    sandboxes = [world.sandbox(f"s{number}") for number in range(100)]
+    await world.look("InferencePolicy", policy)
+    reconciler = world.reconcilers["InferencePolicy"]
+    for number, sandbox in enumerate(sandboxes):
+        world.routers.asked.clear()
+        world.routers.say(sandbox, InferencePolicy=compiled(world, policy))
+        assert set(reconciler.touched("Router", Key(f"kars-{sandbox.name}", "pod"), world.cluster)) == {policy}
+        await world.look("InferencePolicy", policy)
+        assert set(world.routers.asked) == {sandbox}
+        assert reconciler.confirmations.progress[policy].confirmed == set(sandboxes[: number + 1])
+    assert world.ready("InferencePolicy", policy)["status"] == "True"
+
+
+async def test_an_answer_of_a_pod_that_is_gone_by_then_confirms_nothing(world):
+    policy = world.put("InferencePolicy", "models", SPEC)
+    sandbox = world.sandbox("s")
+    await world.look("InferencePolicy", policy)
+    world.routers.say(sandbox, InferencePolicy=compiled(world, policy))
+    reconciler, ask = world.reconcilers["InferencePolicy"], world.routers.ask
+
+    async def replaced(sandboxes, *, fresh=False):
+        heard = await ask(sandboxes, fresh=fresh)
+        reconciler.touched("Router", Key("kars-s", "pod"), world.cluster)
+        return heard
+
+    world.routers.ask = replaced
+    world.pass_time(minutes=1)
+    await world.look("InferencePolicy", policy)
+    assert world.ready("InferencePolicy", policy)["status"] == "False"
+    world.routers.ask = ask
+    await world.look("InferencePolicy", policy)
+    assert world.ready("InferencePolicy", policy)["status"] == "True"
 
 
 async def test_a_status_that_only_counts_on_is_written_at_a_pace(world):
@@ -71,6 +107,7 @@ async def test_a_status_that_only_counts_on_is_written_at_a_pace(world):
     before = world.api.requests["status", "InferencePolicy"]
     for sandbox in sandboxes[:-1]:
         world.routers.say(sandbox, InferencePolicy=digest)
+        world.reconcilers["InferencePolicy"].touched("KarsSandbox", sandbox, world.cluster)
         done = await world.look("InferencePolicy", policy)
         assert done.after is not None
     assert world.api.requests["status", "InferencePolicy"] == before
@@ -79,6 +116,7 @@ async def test_a_status_that_only_counts_on_is_written_at_a_pace(world):
     assert world.ready("InferencePolicy", policy)["message"].startswith("49/50")
     # What is news is told at once.
     world.routers.say(sandboxes[-1], InferencePolicy=digest)
+    world.reconcilers["InferencePolicy"].touched("KarsSandbox", sandboxes[-1], world.cluster)
     await world.look("InferencePolicy", policy)
     assert world.ready("InferencePolicy", policy)["status"] == "True"
 
@@ -201,8 +239,8 @@ async def test_a_sandboxes_copy_and_its_pods_wake_what_it_refers_to_and_nothing_
     def wakes(kind, name):
         return set(reconciler.touched(kind, Key("kars-s", name), world.cluster))
 
-    assert wakes("Pod", "s-1") == {models}
-    assert wakes("ConfigMap", "inferencepolicy-models-profile") - {Key("kars-s", "models")} == {models}
+    assert wakes("Router", "s-1") == {models}
+    assert wakes("ConfigMap", "inferencepolicy-models-profile") == {models}
     assert wakes("ConfigMap", "karssandbox-s-egress-approvals") == set()
 
 

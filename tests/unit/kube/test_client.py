@@ -392,6 +392,23 @@ def test_leaving_a_watch_early_closes_its_connection(tmp_path):
     run(script(streamed(line("ADDED", config_map()), hold=20)), use, tmp_path)
 
 
+def test_a_closed_client_has_no_socket_open(tmp_path):
+    async def main():
+        async with serve(script(streamed(line("ADDED", config_map()), hold=20)), tmp_path) as server:
+            client = await Client.connect(kubeconfig=server.kubeconfig)
+            watches = [asyncio.create_task(collect(client, [])) for _ in range(5)]
+            await asyncio.sleep(0.2)
+            sockets = list(client.transport.rest.sockets)
+            assert len(sockets) == 5
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+            await client.close()
+            assert all(one.fileno() < 0 for one in sockets)
+
+    asyncio.run(main())
+
+
 def test_the_version_is_two_numbers(tmp_path):
     async def use(client):
         assert await client.version() == (1, 36)
