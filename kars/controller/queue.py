@@ -154,6 +154,7 @@ class Queue:
         self.failures: dict[Item, int] = {}
         self.waiters: deque[asyncio.Future[None]] = deque()
         self.timer: asyncio.TimerHandle | None = None
+        self.rings = 0.0  # when the timer is set for; a loop need not keep that
         self.closed = False
 
     def add(self, item: Item, *, after: float = 0.0) -> None:
@@ -228,12 +229,12 @@ class Queue:
         """Set the alarm for the next delayed item."""
         at = self.schedule.next_due()
         if self.timer is not None:
-            if at is not None and self.timer.when() <= at and not self.timer.cancelled():
+            if at is not None and self.rings <= at:
                 return
             self.timer.cancel()
             self.timer = None
         if at is not None and not self.closed:
-            self.timer = asyncio.get_running_loop().call_at(at, self.ring)
+            self.timer, self.rings = asyncio.get_running_loop().call_at(at, self.ring), at
 
     def ring(self) -> None:
         """The alarm: something is due."""
