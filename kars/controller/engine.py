@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import time
 from collections.abc import Sequence
 
@@ -38,6 +39,10 @@ PATIENCE = 8.0
 TRIES = 100.0
 # The same for what is refused, which is rarely a matter of seconds.
 REFUSED_TRIES = 20.0
+# An API server that has just started does not know yet who has which rights; it says so as if there were none. Only what
+# it has said so often in a row is told.
+RIGHTS = re.compile(r"cannot \w+ resource")
+DOUBT = 3
 # Longest wait, in seconds, that an API server can ask for.
 LONGEST_ASKED = 60.0
 # First pause after a conflict: somebody else wrote, and the watch tells what within milliseconds.
@@ -242,7 +247,8 @@ class Engine:
         elif isinstance(error, NotOurs | Invalid | Forbidden):
             delay = self.queue.retry(item, longest=self.queue.crowded(PATIENCE, rate=REFUSED_TRIES))
             log.warning("engine.refused", extra={"error": str(error), "retry_seconds": round(delay, 2)})
-            await self.tell(item, reason=marks.reason_of(error), message=marks.worded(error))
+            if not RIGHTS.search(str(error)) or self.queue.failures[item] >= DOUBT:
+                await self.tell(item, reason=marks.reason_of(error), message=marks.worded(error))
         elif isinstance(error, ApiError):
             delay = self.retry_request(item, error)
             log.info("engine.unanswered", extra={"error": str(error), "retry_seconds": round(delay, 2)})

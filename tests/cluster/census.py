@@ -59,6 +59,7 @@ class Census:
 
     def converged(self, since: float, *, what: str, seconds: float = PATIENCE_SECONDS) -> float:
         """Wait until nothing is wrong; how many seconds after `since` (of `time.monotonic`) the look began that found so."""
+        story: list[str] = []
         while True:
             began = time.monotonic()
             wrong = self.look()
@@ -66,7 +67,10 @@ class Census:
             if not wrong:
                 self.measured[what] = began - since
                 print(f"converged {max(began - since, 0.0):5.1f} s after {what}")
+                if began - since > BAR_SECONDS:
+                    print("  but for:", *story[-12:], sep="\n    ")
                 return began - since
+            story.append(f"{began - since:5.1f} s: {len(wrong)}: {'; '.join(wrong[:4])}")
             if began - since > seconds:
                 raise AssertionError(f"{what}: not converged after {seconds} s:\n  " + "\n  ".join(wrong))
             time.sleep(STEP_SECONDS)

@@ -12,8 +12,9 @@ SANDBOXES = 20
 @pytest.fixture
 def pair(trial):
     """A leader and a standby; whoever is left goes on alone."""
-    leader = trial.leader()
-    yield leader, trial.rule()
+    leader, standby = trial.leader(), trial.rule()
+    trial.plane.wait(standby.knows_leader, what="the standby looks at the lease")
+    yield leader, standby
     for ruler in trial.rulers:
         ruler.resume()
         if not (ruler.controller.process.ended() is None and ruler.leads()):

@@ -37,6 +37,10 @@ class Ruler:
         self.trial.plane.wait(self.leads, LEAD_SECONDS, what=f"{self.controller.name} leads")
         return self
 
+    def knows_leader(self) -> bool:
+        """Whether it has looked at the lease."""
+        return any(one.verb == "GET" and LEASES in one.path and one.status == 200 for one in list(self.proxy.seen))
+
     def kill(self) -> None:
         """End it without warning."""
         self.controller.process.kill()
