@@ -21,6 +21,7 @@ from kars.desired import names
 from kars.errors import ResourceError
 from kars.kube import types
 from kars.kube.client import Client
+from kars.kube.depth import TOO_DEEP
 from kars.kube.errors import Conflict, Missing
 from kars.kube.events import Recorder
 from kars.kube.informer import Informer
@@ -48,6 +49,8 @@ SIGNER_POLICY = "kars-signer-policy"
 API_SERVERS = Key("default", "kubernetes")
 # Told, with the pod's key, of a router that can be asked now or cannot any more; not a kind of the API.
 ROUTER = "Router"
+# What is wrong with a resource of which a member of any shape has too many levels.
+DEEP = "spec: something in it is nested too deep to be read"
 # Kinds of objects that the controller makes, and so watches.
 CHILDREN = (
     types.NAMESPACE,
@@ -217,10 +220,14 @@ class Cluster:
         if held.LAST_APPLIED in (metadata.get("annotations") or {}):
             annotations = metadata["annotations"].items()
             metadata["annotations"] = {name: text for name, text in annotations if name != held.LAST_APPLIED}
-        document = {**value, "metadata": metadata}
+        document = {name: member for name, member in value.items() if member != TOO_DEEP} | {"metadata": metadata}
         borne = document.get("status") or {}
+        if value.get("spec") == TOO_DEEP:
+            return Known(metadata_of(metadata), None, owners, error=DEEP, status=borne)
         try:
             return Known(metadata_of(metadata), parse(kind, document), owners)
+        except RecursionError:  # a little less deep: its decoder went that far, the reading of it does not
+            return Known(metadata_of(metadata), None, owners, error=DEEP, status=borne)
         except ResourceError as error:
             wrong = str(error)
         try:

@@ -10,6 +10,7 @@ lift its own policy; what a person gives it by the Secret `<name>-credentials` i
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from kars.desired import names, runtime, variables
 from kars.desired.facts import Facts, Unplannable
@@ -27,6 +28,8 @@ DEFAULT_RESOURCES: Object = {
 CODE_PATH = "/sandbox/agent"
 POLICY_PATH = "/etc/agt/policies"
 CONFIG_PATH = "/etc/kars/openclaw"
+# Where a variable of a BYO sandbox may come from. Not from a file (fileKeyRef): volumes are the router's, too.
+SOURCES = ("secretKeyRef", "configMapKeyRef", "fieldRef", "resourceFieldRef")
 # RFC 3986 loopback names: what must not go through the proxy, above all the router itself.
 NO_PROXY = ("127.0.0.1", "localhost", "::1")
 
@@ -77,7 +80,7 @@ def env(facts: Facts, program: Program) -> list[Object]:
             own.put({name: value})
     for one in program.raw:
         if allowed(one["name"], ""):
-            refuse_taken_secret(facts, one)
+            check_source(facts, one)
             own.rows[one["name"]] = one
     rows = {**first.rows}
     rows.update({name: row for name, row in own.rows.items() if name not in first and name not in last})
@@ -170,9 +173,19 @@ def allowed(name: str, value: str) -> bool:
     return re.search(ENV_NAME, name) is not None and not name.startswith(RESERVED) and "\0" not in value
 
 
-def refuse_taken_secret(facts: Facts, one: Object) -> None:
-    """Keep a sandbox's author from handing the router's Secrets to the agent by their names."""
-    secret = ((one["valueFrom"] or {}).get("secretKeyRef") or {}).get("name", "")
+def check_source(facts: Facts, one: Object) -> None:
+    """Keep a sandbox's author from handing what is the router's to the agent: its Secrets by name, files of volumes."""
+    source = one["valueFrom"] or {}
+    kind, *more = source or ("nothing",)
+    if more or kind not in SOURCES or not is_flat(source[kind]):
+        message = f"valueFrom is one of {', '.join(SOURCES)}, not {', '.join(map(str, source)) or kind}"
+        raise Unplannable("SpecInvalid", f"runtime.byo.env {one['name']}: {message}")
+    secret = source[kind].get("name") if kind == "secretKeyRef" else None
     signing = {server.signing.name for server in facts.mcp if server.signing is not None}
-    if secret in {names.ADMIN_TOKEN, names.MODEL_KEYS, *signing}:
+    if secret is not None and secret in {names.ADMIN_TOKEN, names.MODEL_KEYS, *signing}:
         raise Unplannable("SpecInvalid", f"runtime.byo.env {one['name']}: the Secret {secret} is the router's own")
+
+
+def is_flat(value: Any) -> bool:  # noqa: ANN401 - a member of any shape
+    """Whether a value is a map of texts, numbers and switches, as every selector of a source is."""
+    return isinstance(value, dict) and not any(isinstance(member, dict | list) for member in value.values())

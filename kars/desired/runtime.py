@@ -37,6 +37,9 @@ PORTS = {
 }
 SERVICE_PORTS = {"Hermes": PORTS["Hermes"]}
 
+# Levels of an agent's own configuration: OpenClaw's has fewer than ten.
+DEEPEST_CONFIG = 64
+
 TAG = re.compile(r":[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
@@ -72,6 +75,7 @@ def program(facts: Facts) -> Program:
         return own_image(facts)
     variant = getattr(runtime, attribute_name(model.VARIANTS[kind])) or VARIANTS[kind]()
     if kind == "OpenClaw":
+        refuse_deep(variant.config)
         return Program(
             kind=kind,
             container=names.OPENCLAW,
@@ -90,6 +94,17 @@ def program(facts: Facts) -> Program:
         extra=variant.extra_env,
         code=variant.agent_code,
     )
+
+
+def refuse_deep(config: dict[str, Any]) -> None:
+    """Raise for a configuration that could not be written again: a writer of JSON goes down some 900 levels."""
+    level: list[Any] = [config]
+    for _ in range(DEEPEST_CONFIG):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise Unplannable("SpecInvalid", f"runtime.openclaw.config is nested deeper than {DEEPEST_CONFIG} levels")
 
 
 def own_image(facts: Facts) -> Program:

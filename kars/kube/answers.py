@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from kars.kube import depth
 from kars.kube.errors import ApiError, Busy, Conflict, Forbidden, Gone, Invalid, Missing
 from kars.kube.types import Object, Type
 
@@ -77,11 +78,26 @@ BUSY = frozenset({408, 425, 429})
 
 
 def read(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:  # noqa: ANN401 - what the decoder makes
-    """Decode an answer; `Busy` for what is no JSON of that shape, because no API server says so."""
+    """Decode an answer; `Busy` for what is no JSON of that shape, because no API server says so.
+
+    Of an object that is nested too deep (`depth`), the members that are say so, and the others are as they came.
+    """
     try:
-        return decoder.decode(raw)
+        try:
+            return decoder.decode(raw)
+        except RecursionError:
+            return shallow(decoder.decode(depth.cut(raw)))
     except (ValueError, RecursionError) as error:
         raise Busy(f"the answer is not what an API server says: {type(error).__name__}", reason="BadAnswer") from None
+
+
+def shallow(found: Any) -> Any:  # noqa: ANN401 - what a decoder made
+    """Have every object of an answer say where it was cut."""
+    if isinstance(found, Page):
+        return msgspec.structs.replace(found, items=[depth.shallow(one) for one in found.items or ()])
+    if isinstance(found, Event):
+        return msgspec.structs.replace(found, object=depth.shallow(found.object))
+    return depth.shallow(found)
 
 
 def whole(value: Object, kind: Type, *, named: bool = True) -> Object:

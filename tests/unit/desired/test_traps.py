@@ -307,3 +307,27 @@ def test_facts_show_no_secret_when_they_are_printed():
     )
     assert "secret" not in repr(given) and "dmVyeS1" not in repr(given)
     assert "dmVyeS1" not in repr(given.credentials) and "c2VlZA" not in repr(given.mcp)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"fileKeyRef": {"volumeName": "router-records", "path": "state/token-budgets.json", "key": "k"}},
+        {"secretKeyRef": {"name": "mine", "key": "k"}, "fileKeyRef": {"volumeName": "router-tmp"}},
+        {"secretKeyRef": "router-admin-token"},
+        {"secretKeyRef": {"name": ["router-admin-token"], "key": "token"}},
+        {},
+    ],
+)
+def test_a_variable_of_an_own_image_comes_from_nothing_of_the_routers(given):
+    byo = {"image": "x:1", "contractVersion": "v1", "env": [{"name": "T", "valueFrom": given}]}
+    assert refused(facts(sandbox(kind="BYO", runtime={"byo": byo})), "runtime.byo.env T: valueFrom") == "SpecInvalid"
+
+
+@pytest.mark.parametrize("inner", [{}, []])
+def test_a_configuration_that_no_writer_of_json_could_write_is_refused(inner):
+    config = inner
+    for _ in range(800):
+        config = {"a": config, "b": [config]} if config is inner else {"a": config}
+    given = facts(sandbox(runtime={"openclaw": {"config": {"gateway": config}}}))
+    assert refused(given, "nested deeper than 64 levels") == "SpecInvalid"
