@@ -97,7 +97,9 @@ def writes(plane):
     """Count how often the list of verified images is written."""
     command = [plane.tools / "kubectl", "get", "configmap", "kars-verified-images", "-n", NAMESPACE]
     watch = subprocess.Popen(
-        [*command, "--watch", "-o", "name"], env={"KUBECONFIG": str(plane.admin)}, stdout=subprocess.PIPE
+        [*command, "--watch", "-o", "name"],
+        env={"KUBECONFIG": str(plane.admin), "HOME": str(plane.folder / "home")},
+        stdout=subprocess.PIPE,
     )
     seen = []
     try:
