@@ -1,9 +1,21 @@
-"""What the routers say is in force: `GET /internal/policy-status` of each pod, in parallel, with deadlines."""
+r"""What the routers say is in force: `GET /internal/policy-status` of each pod, in parallel, with deadlines.
+
+Whoever answers at a pod's address may not be its router: the agent shares the pod's network and can take a port that
+nobody holds, and an address that is given up goes to another pod. So the token that both hold is never sent. The
+question bears a nonce and a code over it, and only an answer with a code over that nonce and every byte counts.
+
+    Authorization: Kars <nonce> <code of "ask\n" nonce>
+    x-kars-proof: <code of "answer\n" nonce "\n" body>
+
+The codes are HMAC-SHA256 (RFC 2104) under the token, in hex; `router_core/src/proxy/local/proof.rs` is the other side.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import hmac
+import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
@@ -31,6 +43,9 @@ LONGEST_ERROR = 256
 # How long an answer is shared: many policies of one sandbox look within the same second.
 SHARED = 1.0
 SCHEMA_VERSION = 1
+# Bytes of a nonce: nobody meets one twice.
+NONCE_BYTES = 32
+PROOF = "x-kars-proof"
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -179,13 +194,17 @@ class Echo:
         import aiohttp
 
         host = f"[{address}]" if ":" in address else address
-        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        nonce = secrets.token_hex(NONCE_BYTES)
+        headers = {"Authorization": question(token, nonce), "Accept": "application/json"}
         try:
             async with self.client().get(
                 f"http://{host}:{self.port}{PATH}", headers=headers, allow_redirects=False
             ) as response:
+                if response.status == 401:
+                    raise Unheard("status 401: it has another token, or is of a version that wants the token itself")
                 if response.status != 200:
                     raise Unheard(f"status {response.status}")
+                shown = response.headers.get(PROOF, "")
                 body = await response.content.read(LONGEST_ANSWER + 1)
                 while len(body) <= LONGEST_ANSWER and (more := await response.content.read(LONGEST_ANSWER + 1)):
                     body += more
@@ -193,6 +212,8 @@ class Echo:
             raise Unheard(f"not understood ({type(error).__name__})") from error
         except aiohttp.ClientError as error:
             raise Unheard(f"cannot be reached ({type(error).__name__})") from error
+        if len(body) <= LONGEST_ANSWER and not proven(shown, token, nonce, body):
+            raise Unheard("who answers does not show that it is the router")
         return read(body)
 
     def client(self) -> aiohttp.ClientSession:
@@ -217,6 +238,21 @@ class Echo:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.session is not None:
             await self.session.close()
+
+
+def question(token: str, nonce: str) -> str:
+    """Return the header of a question by who holds the token."""
+    return f"Kars {nonce} {code(token, b'ask', nonce.encode())}"
+
+
+def proven(shown: str, token: str, nonce: str, body: bytes) -> bool:
+    """Whether an answer shows that who holds the token gave it, with this body and to this question."""
+    return hmac.compare_digest(shown.encode(errors="replace"), code(token, b"answer", nonce.encode(), body).encode())
+
+
+def code(token: str, *parts: bytes) -> str:
+    """Return HMAC-SHA256 over lines, in hex."""
+    return hmac.new(token.encode(), b"\n".join(parts), "sha256").hexdigest()
 
 
 def read(body: bytes) -> tuple[Entry, ...]:

@@ -9,6 +9,8 @@ from kars.kube.types import Object
 AGENT_UID = 1000
 ROUTER_UID = 1001
 PROXY_PORT = 8444
+# What the router listens on: inference, proxy, metrics.
+ROUTER_PORTS = (8443, PROXY_PORT, 9090)
 # The last user there is: 2^32 - 1 means "none".
 LAST_UID = 2**32 - 2
 
@@ -19,6 +21,10 @@ LAST_UID = 2**32 - 2
 # carried to anybody's. Users other than the agent's and the router's have no business here and get nowhere, and a
 # packet of the kernel's own, which has no user, matches none of this. REJECT tells a client at once what DROP, which is
 # what counts, would let it wait for; it is left out where the kernel has none.
+#
+# A port of the router's belongs to nobody while it restarts. The agent may take it, but what it says from there, the
+# second packet of a connection above all, gets nowhere: it cannot pass for the router, to the controller, to probes or
+# to peers, and is sent nothing that is the router's to hear.
 #
 # Without ip6tables IPv6 would be a way around, so that is an error wherever an interface can have an IPv6 address.
 SCRIPT = """\
@@ -37,6 +43,9 @@ family() {{
 }}
 guard() {{
   tables=$1 loopback=$2
+  for port in {held}; do
+    add "$tables" filter -m owner --uid-owner "$agent" -p tcp --sport "$port" -j DROP
+  done
   add "$tables" filter -m owner --uid-owner "$agent" -o lo -j ACCEPT
   add "$tables" filter -m owner --uid-owner "$agent" -d "$loopback" -j ACCEPT
   while read -r word server rest; do
@@ -101,6 +110,7 @@ def script(*, sre: bool = False) -> str:
         below=AGENT_UID - 1,
         above=ROUTER_UID + 1,
         last=LAST_UID,
+        held=" ".join(map(str, ROUTER_PORTS)),
         proxy=PROXY_PORT,
         accept=ONLY.format(table="filter", match=match, target="ACCEPT") if sre else "",
         bypass=ONLY.format(table="nat", match=match, target="RETURN") if sre else "",

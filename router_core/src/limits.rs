@@ -35,6 +35,8 @@ pub const EGRESS_METHODS: usize = 40;
 pub const EGRESS_METHOD_BYTES: usize = 32;
 /// Longest path prefix of an endpoint.
 pub const EGRESS_PREFIX_BYTES: usize = 1024;
+/// Length of a nonce that a question for the policy status bears: 128 bits in hex, and room for other clients' habits.
+pub const PROOF_NONCE_BYTES: std::ops::RangeInclusive<usize> = 32..=128;
 /// Largest value kept of `last_error` in the policy status, as the controller expects.
 pub const STATUS_ERROR_BYTES: usize = 512;
 /// Model labels in metrics before `other` takes the rest: dashboards stay readable, scrapes small.

@@ -1,9 +1,13 @@
 """The sidecar as a process: policy, cold routes, signals, tools."""
 
+import http.client
 import json
 import signal
 
 import pytest
+
+from kars.controller import echo
+from tests.boundary.conftest import TOKEN
 
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}]}).encode()
 
@@ -156,3 +160,26 @@ def test_policy_validate_says_what_the_router_would(router, tmp_path):
     done = one.cli("policy", "validate", str(bad))
     assert done.returncode == 1
     assert "dayly" in done.stderr
+
+
+def test_who_holds_the_token_is_shown_who_answers_without_sending_it(router):
+    """The controller's question by which it knows the router from whoever else answers at the pod's address."""
+    one = router(policy={})
+    nonce = "5" * 64
+
+    def ask(token):
+        client = http.client.HTTPConnection("127.0.0.1", one.port, timeout=15)
+        try:
+            client.request("GET", "/internal/policy-status", headers={"authorization": echo.question(token, nonce)})
+            answer = client.getresponse()
+            return answer.status, answer.getheader("x-kars-proof", ""), answer.read()
+        finally:
+            client.close()
+
+    status, shown, body = ask(TOKEN)
+    assert status == 200
+    assert echo.proven(shown, TOKEN, nonce, body)
+    assert echo.read(body)
+    # Loopback may read, but who has another token learns nothing of this one.
+    status, shown, body = ask("another")
+    assert (status, shown) == (200, "")

@@ -1,6 +1,7 @@
 //! Endpoints of the engine itself: health, metrics, policy status.
 
 pub mod egress;
+mod proof;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -91,13 +92,27 @@ fn policy_status(
     peer: SocketAddr,
     trace: &str,
 ) -> u16 {
-    if let Err((status, message)) = authorize(shared, inbound, peer, true) {
+    let token = shared.admin_token.as_ref().map(|token| token.expose().as_bytes());
+    let asked =
+        token.and_then(|token| Some((token, proof::nonce(inbound.fields.value("authorization"), token)?)));
+    let allowed = match asked {
+        Some(_) => admit_origin(shared, peer),
+        None => authorize(shared, inbound, peer, true),
+    };
+    if let Err((status, message)) = allowed {
         respond::plain(client, status, "text/plain; charset=utf-8", message.as_bytes(), trace);
         return status;
     }
     let now_ms = u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX);
     let json = shared.status.render_json(&shared.health.rows(now_ms));
-    respond::plain(client, 200, "application/json", json.as_bytes(), trace);
+    let shown = asked.map(|(token, nonce)| proof::answer(token, nonce, json.as_bytes()));
+    respond::proven(
+        client,
+        "application/json",
+        json.as_bytes(),
+        shown.map(|code| (proof::HEADER, code)),
+        trace,
+    );
     200
 }
 
@@ -113,27 +128,27 @@ pub fn authorize(
     read: bool,
 ) -> Result<(), (u16, &'static str)> {
     let ip = peer.ip().to_canonical();
-    let allowed = &shared.settings.admin_allow;
     if read && ip.is_loopback() {
         return Ok(());
     }
-    if !allowed.is_empty() && !allowed.contains(&ip) {
-        return Err((403, "Admin origin not allowed"));
-    }
+    admit_origin(shared, peer)?;
     let Some(token) = &shared.admin_token else {
         return Err((403, "No admin token is configured (ADMIN_TOKEN), so admin routes are closed"));
     };
     let given = inbound.fields.value("authorization").and_then(|v| v.strip_prefix(b"Bearer "));
     match given {
         None => Err((401, "Admin token required")),
-        Some(given) if same(given, token.expose().as_bytes()) => Ok(()),
+        Some(given) if proof::same(given, token.expose().as_bytes()) => Ok(()),
         Some(_) => Err((401, "Invalid admin token")),
     }
 }
 
-/// Compares in a time that does not depend on where the two differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    use sha2::{Digest as _, Sha256};
-    // Digests have one length and reveal nothing by their first difference.
-    Sha256::digest(a) == Sha256::digest(b)
+/// Whether admin routes are open to where a request comes from, where that is limited at all.
+fn admit_origin(shared: &Shared, peer: SocketAddr) -> Result<(), (u16, &'static str)> {
+    let allowed = &shared.settings.admin_allow;
+    if allowed.is_empty() || allowed.contains(&peer.ip().to_canonical()) {
+        Ok(())
+    } else {
+        Err((403, "Admin origin not allowed"))
+    }
 }

@@ -234,8 +234,33 @@ pub fn decision_fields(reason: &str, head: &mut Head<'_>) {
 
 /// A short answer that is no error.
 pub fn plain(client: &mut Client, status: u16, content_type: &str, text: &[u8], trace_id: &str) {
+    send(client, status, content_type, text, None, trace_id);
+}
+
+/// A success with a header that shows who answers.
+pub fn proven(
+    client: &mut Client,
+    content_type: &str,
+    text: &[u8],
+    shown: Option<(&str, String)>,
+    trace_id: &str,
+) {
+    send(client, 200, content_type, text, shown, trace_id);
+}
+
+fn send(
+    client: &mut Client,
+    status: u16,
+    content_type: &str,
+    text: &[u8],
+    shown: Option<(&str, String)>,
+    trace_id: &str,
+) {
     client.start(status, Body::Length(text.len() as u64), |head| {
         head.field("content-type", content_type.as_bytes());
+        if let Some((name, value)) = &shown {
+            head.field(name, value.as_bytes());
+        }
         if !trace_id.is_empty() {
             head.field("x-kars-trace-id", trace_id.as_bytes());
         }

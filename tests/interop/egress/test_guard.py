@@ -139,6 +139,28 @@ def test_the_agent_reaches_itself_by_its_pods_address(guarded, family):
     assert knock(guarded, AGENT, f"tcp:{host}:18789") == ["agent"]
 
 
+def test_the_agent_cannot_answer_in_the_routers_place(make_sandbox):
+    """While the router restarts nobody holds its ports, and the agent is on the same network."""
+    sandbox = make_sandbox()
+    ports = ",".join(map(str, guard.ROUTER_PORTS))
+    processes = [spawned(sandbox.within(AGENT, [sys.executable, LISTEN, "agent", "0.0.0.0,::", ports + ",18789"]))]
+    try:
+        for host in ("10.77.0.2", "fd77::2"):
+            specs = [f"tcp:{host}:{port}" for port in (*guard.ROUTER_PORTS, 18789)]
+            assert ask(sandbox.beyond([sys.executable, KNOCK, *specs])) == ["silent"] * 3 + ["agent"]
+        # Not even a connection is made, in which something could be sent to it.
+        hear = "import socket, sys; socket.create_connection((sys.argv[1], 8443), timeout=2)"
+        for host in ("10.77.0.2", "fd77::2"):
+            done = subprocess.run(sandbox.beyond([sys.executable, "-c", hear, host]), capture_output=True, timeout=30)
+            assert b"TimeoutError" in done.stderr
+        assert knock(sandbox, ROUTER, "tcp:127.0.0.1:8443", "tcp:::1:8443") == [
+            "silent",
+            "silent",
+        ]
+    finally:
+        stop(processes)
+
+
 def listing(sandbox):
     """The rules as they stand, of both families and both tables."""
     found = []

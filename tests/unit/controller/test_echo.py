@@ -34,13 +34,19 @@ class World:
         self.pods = {}
         self.asked = []
         self.answer = lambda request: web.json_response(document(ENTRY))
-        self.token = "t0ken"
+        self.token = self.key = "t0ken"
         self.counted = []
 
     async def handle(self, request):
-        self.asked.append((request.url.host, request.headers.get("Authorization")))
+        scheme, nonce, code = request.headers["Authorization"].split(" ")
+        assert (scheme, code) == ("Kars", echo.code("t0ken", b"ask", nonce.encode()))
+        self.asked.append((request.url.host, nonce))
+        self.headers = str(request.headers)
         answer = self.answer(request)
-        return await answer if asyncio.iscoroutine(answer) else answer
+        answer = await answer if asyncio.iscoroutine(answer) else answer
+        if isinstance(answer.body, bytes):
+            answer.headers["x-kars-proof"] = echo.code(self.key, b"answer", nonce.encode(), answer.body)
+        return answer
 
     async def secret(self, key):
         if not self.token:
@@ -82,7 +88,8 @@ def test_the_digest_of_a_sandbox_is_what_all_its_ready_pods_say():
         assert heard.digest("InferencePolicy") == "sha256:1"
         assert heard.agrees("InferencePolicy", "sha256:1")
         assert heard.digest("Memory") is None
-        assert sorted(world.asked) == [("127.0.0.2", "Bearer t0ken"), ("127.0.0.3", "Bearer t0ken")]
+        assert sorted(host for host, _ in world.asked) == ["127.0.0.2", "127.0.0.3"]
+        assert len({nonce for _, nonce in world.asked}) == 2
         assert world.counted == ["answered"] * 2
 
     running(test)
@@ -146,6 +153,29 @@ def test_an_answer_that_is_none_is_an_error_that_says_what_it_was(answer, said):
         assert world.counted == ["failed"]
 
     running(test)
+
+
+@pytest.mark.parametrize("key", ["", "another", "t0ken "])
+def test_who_answers_without_the_token_is_not_believed_and_is_not_given_it(key):
+    """An agent that holds the router's port, or another pod that was given its address."""
+
+    async def test(world, asker):
+        world.pods[A] = (pod(A, "127.0.0.2"),)
+        world.key = key
+        heard = (await asker.ask([A]))[A]
+        assert "does not show that it is the router" in heard.error
+        assert heard.digest("InferencePolicy") is None
+        assert "t0ken" not in world.headers
+
+    running(test)
+
+
+@pytest.mark.parametrize("code", ["", "\udcff", "00" * 32, echo.code("t0ken", b"answer", b"0" * 64, b"{}")])
+def test_a_code_of_another_answer_proves_nothing(code):
+    assert not echo.proven(code, "t0ken", "1" * 64, b"{}")
+    good = echo.code("t0ken", b"answer", b"1" * 64, b"{}")
+    assert echo.proven(good, "t0ken", "1" * 64, b"{}")
+    assert not echo.proven(good, "t0ken", "1" * 64, b"{ }")
 
 
 def test_a_router_that_is_not_there_is_an_error_and_the_others_are_heard():

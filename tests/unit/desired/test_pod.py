@@ -266,7 +266,8 @@ def added(text):
 
 def test_the_guards_order():
     lines = added(guard.script())
-    agents = [line for line in lines if '"$agent"' in line and " filter " in line]
+    held, *agents = [line for line in lines if '"$agent"' in line and " filter " in line]
+    assert '-p tcp --sport "$port" -j DROP' in held
     assert [
         "-o lo" in agents[0],
         "$loopback" in agents[1],
@@ -280,7 +281,8 @@ def test_the_guards_order():
 def test_the_sres_exception_stands_before_the_end_of_the_filter_and_before_the_redirect():
     lines = added(guard.script(sre=True))
     accept = next(i for i, line in enumerate(lines) if "KUBERNETES_SERVICE_HOST" in line and "ACCEPT" in line)
-    closed = next(i for i, line in enumerate(lines) if "REJECT" in line or line.endswith("-j DROP"))
+    ends = ("REJECT", '"$agent" -j DROP')
+    closed = next(i for i, line in enumerate(lines) if any(end in line for end in ends))
     back = next(i for i, line in enumerate(lines) if "KUBERNETES_SERVICE_HOST" in line and "RETURN" in line)
     redirect = next(i for i, line in enumerate(lines) if "REDIRECT" in line)
     assert accept < closed and back < redirect
@@ -292,3 +294,8 @@ def test_the_sres_agent_goes_straight_to_the_api_server():
     assert env(agent(given))["NO_PROXY"].endswith("10.96.0.1,kubernetes.default.svc")
     assert mounts(agent(given))[router.TOKEN_PATH] == "api-token"
     assert "KARS_NAMESPACE" not in env(router_of(given))
+
+
+def test_the_guard_holds_every_port_of_the_routers_for_the_router():
+    assert guard.ROUTER_PORTS == (router.PORT, guard.PROXY_PORT, router.METRICS_PORT)
+    assert "for port in 8443 8444 9090; do" in guard.script()
