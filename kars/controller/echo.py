@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
@@ -167,7 +168,7 @@ class Echo:
             except Unheard as caught:
                 error = caught
             except OSError as caught:  # aiohttp's connection errors, too
-                error = Unheard(f"cannot be reached ({type(caught).__name__})")
+                error = Unheard(unreachable(caught))
             else:
                 self.counted("answered")
                 return entries
@@ -190,9 +191,9 @@ class Echo:
                 while len(body) <= LONGEST_ANSWER and (more := await response.content.read(LONGEST_ANSWER + 1)):
                     body += more
         except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
-            raise Unheard(f"not understood ({type(error).__name__})") from error
+            raise Unheard("what answers is no router: its answer cannot be read") from error
         except aiohttp.ClientError as error:
-            raise Unheard(f"cannot be reached ({type(error).__name__})") from error
+            raise Unheard(unreachable(error)) from error
         return read(body)
 
     def client(self) -> aiohttp.ClientSession:
@@ -217,6 +218,12 @@ class Echo:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.session is not None:
             await self.session.close()
+
+
+def unreachable(error: Exception) -> str:
+    """Say that a router cannot be reached, in the system's words where it has any."""
+    number = error.errno if isinstance(error, OSError) else None
+    return f"cannot be reached: {os.strerror(number) if number else 'the connection broke'}"
 
 
 def read(body: bytes) -> tuple[Entry, ...]:
