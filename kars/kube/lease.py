@@ -89,6 +89,8 @@ class Lease:
             return await self.write(self.blank({}))
         spec = found.get("spec") or {}
         if spec != self.observed:
+            if holder := another(spec, self.observed):
+                log.info("kube.lease lease=%s standby holder=%s", self.key, holder)
             self.observed, self.since = spec, now()
         return False if self.held(spec) else await self.write(found)
 
@@ -119,8 +121,12 @@ class Lease:
         exists = "resourceVersion" in found["metadata"]
         try:
             self.lease = await (self.client.replace(made) if exists else self.client.create(made))
-        except (Conflict, Missing):
+        except Conflict:
             return False
+        except Missing:
+            if exists:
+                return False
+            raise  # the namespace is not there
         self.renewed = began
         self.stamps = {stamp}
         return True
@@ -193,6 +199,12 @@ class Lease:
                 await self.client.replace({**held, "spec": spec})
         except (ApiError, TimeoutError) as error:
             log.info("kube.lease lease=%s not released: %s", self.key, error or "no answer in time")
+
+
+def another(spec: dict[str, Any], before: dict[str, Any] | None) -> str:
+    """Return who holds a lease when that is somebody new; empty otherwise."""
+    holder = str(spec.get("holderIdentity") or "")
+    return holder if before is None or holder != before.get("holderIdentity") else ""
 
 
 def claimed(spec: dict[str, Any], default: float) -> float:

@@ -10,8 +10,10 @@ import asyncio
 import copy
 import logging
 import math
+import os
 import platform
 import socket
+import ssl
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -230,10 +232,10 @@ class Transport:
         where = f"{server} ({self.account.described})"
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
             hint = "its certificate must be of the certificate-authority that the account names, and name the server"
-            return Busy(f"{where}: no TLS connection: {error}", reason=UNREACHABLE, hint=hint)
+            return Busy(f"{where}: no TLS connection: {cause(error)}", reason=UNREACHABLE, hint=hint)
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            hint = "is the cluster up? another one is chosen by --context NAME or KUBECONFIG"
-            return Busy(f"{where} cannot be reached: {error}", reason=UNREACHABLE, hint=hint)
+            hint = "is the cluster up? --kubeconfig FILE and --context NAME choose another"
+            return Busy(f"{where} cannot be reached: {cause(error)}", reason=UNREACHABLE, hint=hint)
         if isinstance(error, TimeoutError):
             return Busy(f"{where} did not answer in time", reason=TIMEOUT)
         return Busy(f"{server}: the connection broke: {type(error).__name__}", reason=LOST)
@@ -252,6 +254,23 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT, sock_read=silent)
         async with self.send(request, timeout=timeout) as response:
             yield response.status, response
+
+
+def cause(error: Exception) -> str:
+    """Say why there is no connection, in the system's words, without the address, which is told beside."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        found: BaseException = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        found = error.os_error
+    else:
+        return "no connection in time"
+    if isinstance(found, ssl.SSLCertVerificationError):
+        return found.verify_message
+    if isinstance(found, ssl.SSLError):
+        return found.reason or type(found).__name__
+    if isinstance(found, socket.gaierror):
+        return "its name does not resolve"
+    return os.strerror(found.errno) if isinstance(found, OSError) and found.errno else str(found)
 
 
 async def drain(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -64,7 +64,10 @@ class ContentSafety(Model):
 class ModelRef(Model):
     """A model at a provider."""
 
-    provider: Annotated[Provider, doc("The provider: azure-openai, anthropic, gemini, bedrock, ollama, ...")]
+    provider: Annotated[
+        Provider,
+        doc("The provider: azure-openai, foundry-project, openai, anthropic, github-models, ollama, vllm, ..."),
+    ]
     deployment: Annotated[Deployment, doc("The model's or deployment's name there.")]
 
 
