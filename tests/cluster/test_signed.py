@@ -16,6 +16,8 @@ from tests.cluster.signing import KEYLESS, RELEASE, SIGNER_POLICY, STRANGER, Kar
 from tests.cluster.world import MODELS
 from tests.system.dns import Dns
 
+# Controllers are restarted, and the first test starts a control plane.
+pytestmark = pytest.mark.timeout(120)
 PROXY_PORT = 8444
 # Sandboxes whose routers are real processes.
 ROUTED = ("kars-enforced", "kars-renewed", "kars-bundled")
@@ -313,6 +315,12 @@ def test_policies_that_are_artifacts_back_a_sandbox(kars, make, press, signers):
     copied = sandbox.find("configmaps", "inferencepolicy-bundled-profile")["data"]["inference-policy.json"]
     assert json.loads(copied)["tokenBudget"]["dailyTokens"] == 4321
     assert sandbox.find("configmaps", "toolpolicy-bundled-profile")["data"]["agt-profile.yaml"].encode() == profile
+    # Without its registry a policy says so, and what it published backs its sandboxes on.
+    with press.outage():
+        kars.restart()
+        kars.plane.wait(lambda: condition_of(kars, "inferencepolicies", "bundled").get("reason") == "Transient")
+        sandbox.says("Ready", "True", "Reconciled")
+        assert sandbox.find("configmaps", "inferencepolicy-bundled-profile")["data"]["inference-policy.json"] == copied
     # A revocation is told at once; the policy that is in force stays, since none at all would be less.
     signers(RELEASE)
     kars.plane.wait(lambda: condition_of(kars, "inferencepolicies", "bundled").get("reason") == "IdentityMismatch")

@@ -13,6 +13,8 @@ from tests.cluster.plane import ControlPlane
 from tests.cluster.signing import KEYLESS, RELEASE, STRANGER, Kars, Press, Sandbox
 from tests.cluster.world import MODELS
 
+# Controllers are restarted, and the first test starts a control plane.
+pytestmark = pytest.mark.timeout(120)
 LIST = f"/api/v1/namespaces/{NAMESPACE}/configmaps/kars-verified-images"
 # A sandbox whose router is a real process.
 ROUTED = "routed"
