@@ -86,3 +86,26 @@ def test_a_resource_nested_to_the_api_servers_limit_ends_nobody_elses_watch_or_l
     for levels in reasons:
         controller.call(controller.client.delete(types.custom(KarsSandbox), Key(bad.namespace, f"deep-{levels}")))
         bad.plane.wait(lambda levels=levels: read(controller, bad, f"deep-{levels}") is None)
+
+
+APPROVED = '{"effectiveAt":"2026-01-01T00:00:00Z"}'
+
+
+def test_an_approval_of_another_team_takes_nothing_from_a_sandbox_of_the_name(make_team):
+    """Each approval has a key and a field manager by its name alone, which two namespaces can both have."""
+    ours, theirs = make_team(), make_team()
+    name = f"agent-{ours.namespace}"
+    labels = {"app.kubernetes.io/managed-by": "kars-controller", "kars.azure.com/sandbox": name}
+    space = ours.plane.make_namespace(f"kars-{name}", {**labels, "kars.azure.com/parent-namespace": ours.namespace})
+    path = f"/api/v1/namespaces/{space}/configmaps/karssandbox-{name}-egress-approvals"
+    head = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"karssandbox-{name}-egress-approvals"}}
+    value = {**head, "metadata": {**head["metadata"], "labels": labels}}
+    ours.plane.api.apply(path, value, manager="kars-controller/egressapproval")
+    value = {**head, "data": {"approval-friday.json": APPROVED}}
+    ours.plane.api.apply(path, value, manager="kars-controller/egressapproval/friday")
+    spec = {"sandbox": name, "hosts": [{"host": "api.example.com"}], "reason": "none", "ttl": "P30D"}
+    theirs.create("EgressApproval", "friday", spec)
+    theirs.reaches("EgressApproval", "friday", "Pending", "TtlExceedsCeiling")
+    theirs.delete("EgressApproval", "friday")
+    theirs.wait_gone("EgressApproval", "friday")
+    assert ours.plane.api.get(path)["data"] == {"approval-friday.json": APPROVED}

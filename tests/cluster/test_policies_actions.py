@@ -155,6 +155,12 @@ def writer(kars_plane):
     kars_plane.apply(roles)
 
 
+@pytest.fixture
+def desk(kars_plane, controller):
+    """Where actions count: beside the controller, and where the agent is that proposes them."""
+    return World(kars_plane, controller.settings.namespace)
+
+
 def action(world, what, name, *, state="Approved", namespace="", **params):
     target = {"namespace": namespace or world.namespace, "name": name, **params}
     return {"action": {"type": what, "params": target}, "approval": {"state": state}}
@@ -176,13 +182,13 @@ def quota(world, name, **labels):
     return f"/api/v1/namespaces/{world.namespace}/resourcequotas/{name}"
 
 
-def test_an_action_waits_for_a_person_is_done_as_the_writer_and_leaves_no_right_behind(world, writer):
+def test_an_action_waits_for_a_person_is_done_as_the_writer_and_leaves_no_right_behind(world, desk, writer):
     path = quota(world, "tight")
-    world.create("KarsSREAction", "free", action(world, "DeleteResourceQuota", "tight", state="Pending"))
-    phase_reaches(world, "free", "Proposed")
+    desk.create("KarsSREAction", "free", action(world, "DeleteResourceQuota", "tight", state="Pending"))
+    phase_reaches(desk, "free", "Proposed")
     assert world.plane.api.find(path)
-    world.merge("KarsSREAction", "free", {"spec": {"approval": {"state": "Approved"}}})
-    said = phase_reaches(world, "free", "Recovered")
+    desk.merge("KarsSREAction", "free", {"spec": {"approval": {"state": "Approved"}}})
+    said = phase_reaches(desk, "free", "Recovered")
     assert world.plane.api.find(path) is None
     assert said["appliedAt"]
     assert said["writerCrbName"].startswith("kars-sre-write-")
@@ -195,7 +201,7 @@ def test_an_action_waits_for_a_person_is_done_as_the_writer_and_leaves_no_right_
     assert bindings(world) == []
 
 
-def test_what_the_writer_may_not_do_the_controller_does_not_do_either(world, writer):
+def test_what_the_writer_may_not_do_the_controller_does_not_do_either(world, desk, writer):
     # The controller of these tests is an administrator; the writer's role has no daemon sets.
     daemons = {
         "apiVersion": "apps/v1",
@@ -210,13 +216,13 @@ def test_what_the_writer_may_not_do_the_controller_does_not_do_either(world, wri
         },
     }
     world.plane.api.create(f"/apis/apps/v1/namespaces/{world.namespace}/daemonsets", daemons)
-    world.create("KarsSREAction", "daemon", action(world, "RolloutRestart", "agents", kind="DaemonSet"))
-    said = phase_reaches(world, "daemon", "Failed")
+    desk.create("KarsSREAction", "daemon", action(world, "RolloutRestart", "agents", kind="DaemonSet"))
+    said = phase_reaches(desk, "daemon", "Failed")
     assert said["conditions"][0]["reason"] == "ExecutionFailed"
     assert bindings(world) == []
 
 
-def test_a_restart_and_a_scale_reach_their_deployment(world, writer):
+def test_a_restart_and_a_scale_reach_their_deployment(world, desk, writer):
     spec = {
         "replicas": 0,
         "selector": {"matchLabels": {"a": "b"}},
@@ -228,36 +234,54 @@ def test_a_restart_and_a_scale_reach_their_deployment(world, writer):
     value = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
     path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments"
     world.plane.api.create(path, value)
-    world.create("KarsSREAction", "restart", action(world, "RolloutRestart", "web", kind="Deployment"))
-    phase_reaches(world, "restart", "Recovered")
-    world.create("KarsSREAction", "image", action(world, "PatchDeploymentImage", "web", container="c", image="new"))
-    phase_reaches(world, "image", "Recovered")
-    world.create("KarsSREAction", "none", action(world, "PatchDeploymentImage", "web", container="x", image="new"))
-    assert phase_reaches(world, "none", "Failed")["conditions"][0]["reason"] == "ContainerNotFound"
+    desk.create("KarsSREAction", "restart", action(world, "RolloutRestart", "web", kind="Deployment"))
+    phase_reaches(desk, "restart", "Recovered")
+    desk.create("KarsSREAction", "image", action(world, "PatchDeploymentImage", "web", container="c", image="new"))
+    phase_reaches(desk, "image", "Recovered")
+    desk.create("KarsSREAction", "none", action(world, "PatchDeploymentImage", "web", container="x", image="new"))
+    assert phase_reaches(desk, "none", "Failed")["conditions"][0]["reason"] == "ContainerNotFound"
     template = world.plane.api.get(f"{path}/web")["spec"]["template"]
     assert f"{GROUP}/restartedAt" in template["metadata"]["annotations"]
     assert {one["name"]: one["image"] for one in template["spec"]["containers"]} == {"c": "new", "d": "other"}
 
 
 @pytest.mark.parametrize("barred", ["kube-system", "kars-sre"])
-def test_an_action_on_the_control_plane_fails_whoever_approved_it(world, writer, barred):
+def test_an_action_on_the_control_plane_fails_whoever_approved_it(world, desk, writer, barred):
     name = f"bad-{barred}"
-    world.create("KarsSREAction", name, action(world, "DeleteResourceQuota", "x", namespace=barred))
-    assert phase_reaches(world, name, "Failed")["conditions"][0]["reason"] == "NamespaceDenied"
+    desk.create("KarsSREAction", name, action(world, "DeleteResourceQuota", "x", namespace=barred))
+    assert phase_reaches(desk, name, "Failed")["conditions"][0]["reason"] == "NamespaceDenied"
 
 
-def test_the_controllers_own_quota_stays(world, writer):
+def test_the_controllers_own_quota_stays(world, desk, writer):
     path = quota(world, "own", **{f"{GROUP}/managed-by": "controller"})
-    world.create("KarsSREAction", "own", action(world, "DeleteResourceQuota", "own"))
-    assert phase_reaches(world, "own", "Failed")["conditions"][0]["reason"] == "ResourceGuarded"
+    desk.create("KarsSREAction", "own", action(world, "DeleteResourceQuota", "own"))
+    assert phase_reaches(desk, "own", "Failed")["conditions"][0]["reason"] == "ResourceGuarded"
     assert world.plane.api.find(path)
 
 
-def test_a_rejected_action_is_never_done(world, writer):
+def test_a_rejected_action_is_never_done(world, desk, writer):
     path = quota(world, "kept")
-    world.create("KarsSREAction", "no", action(world, "DeleteResourceQuota", "kept", state="Rejected"))
-    phase_reaches(world, "no", "Rejected")
+    desk.create("KarsSREAction", "no", action(world, "DeleteResourceQuota", "kept", state="Rejected"))
+    phase_reaches(desk, "no", "Rejected")
     assert world.plane.api.find(path)
+
+
+def test_an_action_counts_only_where_no_team_can_approve_its_own(world, desk, writer):
+    """What it does is not limited to its own namespace, so who may write one there must not be who may approve it."""
+    victim = World(world.plane, world.plane.make_namespace())
+    path = quota(victim, "theirs")
+    world.create("KarsSREAction", "mine", action(victim, "DeleteResourceQuota", "theirs"))
+    said = phase_reaches(world, "mine", "Failed")
+    assert said["conditions"][0]["reason"] == "NamespaceDenied"
+    # Neither does a status that somebody wrote themselves.
+    place = f"{world.path('KarsSREAction', 'mine')}/status"
+    for forged in ("Approved", "Applied"):
+        patch = {"status": {"phase": forged, "appliedAt": "2026-01-01T00:00:00Z", "conditions": []}}
+        world.plane.api.request("PATCH", place, patch, content="application/merge-patch+json")
+        world.merge("KarsSREAction", "mine", {"metadata": {"labels": {"look": forged}}})
+        phase_reaches(world, "mine", "Failed")
+    assert world.plane.api.find(path)
+    assert bindings(victim) == []
 
 
 # Evaluations

@@ -188,8 +188,12 @@ class Approvals:
         return Done()
 
     async def withdraw(self, resource: EgressApproval, cluster: Cluster) -> None:
-        """Take this approval's key out of its sandbox's ConfigMap, when it is there."""
-        await take_out(resource.metadata.name, resource.spec.sandbox, cluster)
+        """Take this approval's key out of its sandbox's ConfigMap, when it is there.
+
+        A sandbox of another namespace may have the name, and an approval there this one's: that one stays.
+        """
+        if cluster.owns(target_of(resource)):
+            await take_out(resource.metadata.name, resource.spec.sandbox, cluster)
 
     async def write(self, resource: Resource, standing: Standing, known: dict[str, Any], cluster: Cluster) -> None:
         """Write the status."""

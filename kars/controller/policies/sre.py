@@ -38,6 +38,7 @@ MANAGER = "kars-controller/kars-sre-action"
 WRITER = Key("kars-sre", "sre-writer")
 # Namespaces that run the cluster or judge actions: none is ever repaired by an agent.
 BARRED = frozenset({"kube-system", "kube-public", "kube-node-lease", "kars-system", "kars-sre", "agentmesh"})
+DENIED = "NamespaceDenied"
 ENDED = frozenset({"Recovered", "Failed", "Rejected", "Expired"})
 # Seconds between two looks at whether things are well again: at first, and later on.
 LOOK, LATE_LOOK = 10.0, 60.0
@@ -63,6 +64,8 @@ class Actions:
         """Move an action on from where its status says that it is."""
         assert isinstance(resource, KarsSREAction)  # noqa: S101 - the engine calls with its kind only
         phase = resource.status.phase if resource.status is not None else None
+        if resource.metadata.namespace not in (WRITER.namespace, cluster.settings.namespace):
+            return await self.deny(resource, cluster)
         if phase in ENDED:
             return await self.after_end(resource, cluster)
         if phase == "Applied":
@@ -79,6 +82,18 @@ class Actions:
         """Nothing else wakes it."""
         return ()
 
+    async def deny(self, resource: KarsSREAction, cluster: Cluster) -> Done:
+        """Do nothing for an action of another place, whatever it says of itself.
+
+        Who may write there may approve there, too, and what an action does is not limited to its own namespace.
+        """
+        before = status.condition(resource, "Available")
+        if before is None or before.reason != DENIED:
+            message = f"actions count in the namespaces {WRITER.namespace} and {cluster.settings.namespace} only"
+            standing = ending(resource, "Failed", DENIED, message)
+            await cluster.write_status(resource, status.of(resource, standing, {}, now=cluster.now()))
+        return Done()
+
     # Proposed
 
     async def decide(self, resource: KarsSREAction, cluster: Cluster) -> Done:
@@ -89,7 +104,7 @@ class Actions:
             return await self.end(resource, cluster, "Rejected", "Rejected", resource.spec.approval.note or "")
         if namespace in BARRED or namespace == cluster.settings.namespace:
             message = f"nothing in the namespace {namespace} is changed by an action"
-            return await self.end(resource, cluster, "Failed", "NamespaceDenied", message)
+            return await self.end(resource, cluster, "Failed", DENIED, message)
         if left <= timedelta():
             # Also one that was approved meanwhile: what was true when it was proposed may not be any more.
             message = f"nobody decided within {resource.spec.ttl_minutes} minutes"

@@ -110,7 +110,7 @@ fn policy_status(
         client,
         "application/json",
         json.as_bytes(),
-        shown.map(|code| (proof::HEADER, code)),
+        shown.as_deref().map(|code| (proof::HEADER, code)),
         trace,
     );
     200

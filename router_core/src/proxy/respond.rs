@@ -242,7 +242,7 @@ pub fn proven(
     client: &mut Client,
     content_type: &str,
     text: &[u8],
-    shown: Option<(&str, String)>,
+    shown: Option<(&str, &str)>,
     trace_id: &str,
 ) {
     send(client, 200, content_type, text, shown, trace_id);
@@ -253,12 +253,12 @@ fn send(
     status: u16,
     content_type: &str,
     text: &[u8],
-    shown: Option<(&str, String)>,
+    shown: Option<(&str, &str)>,
     trace_id: &str,
 ) {
     client.start(status, Body::Length(text.len() as u64), |head| {
         head.field("content-type", content_type.as_bytes());
-        if let Some((name, value)) = &shown {
+        if let Some((name, value)) = shown {
             head.field(name, value.as_bytes());
         }
         if !trace_id.is_empty() {
