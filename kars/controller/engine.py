@@ -32,15 +32,15 @@ WORKERS = 16
 RESYNC = 300.0
 # Seconds that one reconcile may take: 14 objects, each with the client's own deadline, and a poll of routers.
 LONGEST_RECONCILE = 120.0
-# Longest pause before something is tried again that the API server did not do: it comes back within seconds, and rights,
-# quotas and admission policies change without telling us. Whoever waits for it is served within ten seconds.
+# Longest pause before something is tried again that the API server did not do: it comes back within seconds, and
+# rights, quotas and admission policies change without telling us. Whoever waits for it is served within ten seconds.
 PATIENCE = 8.0
 # Tries a second of everything that fails, together: with more than this takes, each waits for longer.
 TRIES = 100.0
 # The same for what is refused, which is rarely a matter of seconds.
 REFUSED_TRIES = 20.0
-# An API server that has just started does not know yet who has which rights; it says so as if there were none. Only what
-# it has said so often in a row is told.
+# An API server that has just started does not know yet who has which rights; it says so as if there were none. Only
+# what it has said so often in a row is told.
 RIGHTS = re.compile(r"cannot \w+ resource")
 DOUBT = 3
 # Longest wait, in seconds, that an API server can ask for.
@@ -109,7 +109,8 @@ class Engine:
 
     def make_queue(self) -> Queue:
         """Make a queue in which nothing waits."""
-        return Queue(workers=self.workers, waited=lambda kind, seconds: self.metrics.waits.labels(kind).observe(seconds))
+        waits = self.metrics.waits
+        return Queue(workers=self.workers, waited=lambda kind, seconds: waits.labels(kind).observe(seconds))
 
     def start(self) -> None:
         """Begin: everything there is is looked at once. Everything that is watched must have been listed."""

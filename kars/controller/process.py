@@ -1,9 +1,9 @@
 """The process: settings to running tasks, signals, leadership, and the way out.
 
 Informers and the HTTP server run from the start, so a standby is warm and Ready; reconcilers run while this process
-leads, and nothing is written by one that does not. It ends with 0 after SIGTERM, when its workers have finished what they
-were at and the lease is released, and with 1 when another took the lease or one of its own tasks ended: then workers are
-stopped at once. A leader that could not renew its lease stops them, too, and stands by again.
+leads, and nothing is written by one that does not. It ends with 0 after SIGTERM, when its workers have finished what
+they were at and the lease is released, and with 1 when another took the lease or one of its own tasks ended: then
+workers are stopped at once. A leader that could not renew its lease stops them, too, and stands by again.
 """
 
 from __future__ import annotations
@@ -158,11 +158,13 @@ class Process:
         while self.settings.leader_election:
             await self.lease.acquire()
             try:
-                return await self.reign()
+                await self.reign()
             except Lost as lost:
                 if lost.taken:
                     raise
                 log.warning("process.deposed", extra={"error": str(lost)})
+            else:
+                return
         await self.reign()
 
     async def reign(self) -> None:

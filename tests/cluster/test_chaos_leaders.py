@@ -1,5 +1,6 @@
 """Two controllers, one leader: killed, stopped, robbed of its lease. What each writes is what its proxy has seen."""
 
+import itertools
 import time
 
 import pytest
@@ -34,7 +35,7 @@ def reigns(*rulers):
 def alone(*rulers):
     """Nobody has written while another did."""
     spans = reigns(*rulers)
-    assert all(one[1] < other[0] for one, other in zip(spans, spans[1:], strict=False)), spans
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(spans)), spans
 
 
 def writing(trial, ruler, count):
