@@ -15,7 +15,7 @@ from kars.artifacts import certificates, claims, keys, strict
 from kars.artifacts.certificates import Roots, decode
 from kars.artifacts.claims import failed
 from kars.artifacts.refused import Refused
-from kars.artifacts.signers import Key, SignerPolicy
+from kars.artifacts.signers import NOBODY, Key, SignerPolicy
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -63,7 +63,7 @@ def verify(target: Target, signatures: Iterable[Signature], *, signers: SignerPo
     named, SignatureVerifyFailed otherwise.
     """
     if signers.empty:
-        raise Refused("SignerPolicyMissing", "no SignerPolicy names anybody", hint="docs/signing.md shows one")
+        raise Refused("SignerPolicyMissing", NOBODY, hint="docs/signing.md shows one")
     reasons: list[Refused] = []
     for signature in list(signatures)[:SIGNATURES]:
         check = bundle if signature.form == "bundle" else simple

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc
 from kars.model.common import (
     VISIBLE,
     Conditions,
@@ -175,6 +175,7 @@ class InferencePolicy(Resource):
             Column("DailyTokens", ".spec.tokenBudget.dailyTokens", "integer"),
             PHASE,
             AGE,
+            *WHY,
         ),
     )
 

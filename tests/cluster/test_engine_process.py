@@ -16,12 +16,6 @@ from tests.system.router import free_ports
 POLICIES = "/apis/kars.azure.com/v1alpha1/namespaces/{}/inferencepolicies"
 
 
-@pytest.fixture(scope="session")
-def kars_plane(plane):
-    install_crds(plane)
-    return plane
-
-
 def ready(plane, namespace, name):
     status = plane.api.get(f"{POLICIES.format(namespace)}/{name}").get("status") or {}
     return any(one["status"] == "True" for one in status.get("conditions", ()) if one["type"] == "Ready")
