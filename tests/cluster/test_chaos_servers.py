@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.cluster.unrest import Unrest
+from tests.cluster.unrest import SANDBOXES, Unrest
 
 FULL = os.environ.get("KARS_CHAOS") == "full"
 RESTARTS = 50 if FULL else 4
@@ -56,7 +56,8 @@ def test_an_api_server_that_restarts_over_and_over_loses_nothing_and_doubles_not
     assert min(unrest.done.get(deed, 0) for deed in ("create", "change", "delete", "spoil")) > 0
     clean(trial)
     unrest.clear()
-    trial.settled("the end of every sandbox")
+    trial.settled("the end of every sandbox", whole=True)
+    assert trial.plane.api.items(SANDBOXES) == []
 
 
 @pytest.mark.timeout(120)
