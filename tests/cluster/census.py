@@ -81,7 +81,9 @@ class Census:
                 return taken
             else:
                 story.append(f"{began - since:5.1f} s: {len(wrong)}: {'; '.join(wrong[:4])}")
-                assert began < since + seconds, f"{what}: not after {seconds} s:\n  " + "\n  ".join([*story[-8:], "", *wrong])
+                assert began < since + seconds, f"{what}: not after {seconds} s:\n  " + "\n  ".join(
+                    [*story[-8:], "", *wrong]
+                )
             time.sleep(STEP_SECONDS)
 
     def look(self) -> tuple[list[str], list[str]]:
