@@ -204,9 +204,10 @@ def going(cluster: Cluster, there: dict[Place, Object]) -> Iterator[str]:
     for key in cluster.keys(KarsSandbox):
         known = cluster.known(KarsSandbox, key)
         space = there.get(("Namespace", "", names.namespace(key.name)))
-        if known is not None and known.metadata.deletion_timestamp is not None and space is not None:
-            if cluster.owns(key) and "deletionTimestamp" in space["metadata"]:
-                yield key.name
+        if known is None or known.metadata.deletion_timestamp is None or space is None:
+            continue
+        if cluster.owns(key) and "deletionTimestamp" in space["metadata"]:
+            yield key.name
 
 
 def says(sandbox: KarsSandbox, reason: str) -> list[str]:
