@@ -76,6 +76,10 @@ bench: build ## Compare the router with other proxies on this machine (BENCH_FLA
 	cargo build --locked --release -p kars_load
 	$(BIN)/python benches/load/run.py $(or $(BENCH_FLAGS),--quick)
 
+.PHONY: bench-control
+bench-control: build tools ## Measure the controller with many sandboxes on a real control plane (BENCH_FLAGS='--sandboxes 1000')
+	$(BIN)/python benches/control/run.py $(or $(BENCH_FLAGS),--quick)
+
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzz needs: rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1; }

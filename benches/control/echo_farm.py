@@ -4,7 +4,7 @@
 A thousand real routers do not fit two cores. This answers as theirs do, on one wildcard socket at port 8443 of every
 address in 127.0.0.0/8: the address that was asked at says which pod is meant. What it answers is computed from the
 ConfigMaps that the pod mounts, as they stand in the API server (by watches), `--delay` seconds after they changed;
-whoever asks must bear the token of the pod's Secret `router-admin-token`, as at a router that is asked from another
+whoever asks must show the token of the pod's Secret `router-admin-token`, and is shown it, as at a router that is asked from another
 pod. What it is not: a kubelet's mounts, a router's checks of what it loads, a pod's network.
 
   echo_farm.py --server https://127.0.0.1:6443 --authority authority.crt --token-file token [--delay 0.2]
@@ -31,6 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY)]
 
 from benches.control.watch import Watch  # noqa: E402
+from kars.controller import echo  # noqa: E402
 from kars.controller.echo import PATH, ROUTER_PORT  # noqa: E402
 from kars.policy.compiled.canonical import digest  # noqa: E402
 from tests.cluster.watching import Session  # noqa: E402
@@ -99,20 +100,23 @@ class Farm:
         if not gone:
             self.tokens[namespace] = base64.b64decode((value.get("data") or {}).get("token", "")).decode().strip()
 
-    def answer(self, address: str, head: str) -> tuple[int, Object] | None:
-        """Return status and body; None when no pod of that address is known (yet)."""
+    def answer(self, address: str, head: str) -> tuple[int, Object, str] | None:
+        """Return status, body and proof of the token; None when no pod of that address is known (yet)."""
         found = self.pods.get(address)
         if found is None or found[0] not in self.tokens:
             return None
         namespace, maps = found
         line, *fields = head.split("\r\n")
-        given = next((one.partition(":")[2] for one in fields if one.lower().startswith("authorization:")), "")
-        if not hmac.compare_digest(given.strip().encode(), f"Bearer {self.tokens[namespace]}".encode()):
-            return 401, {"error": "unauthorized"}
+        given = next((one.partition(":")[2] for one in fields if one.lower().startswith("authorization:")), "").strip()
+        nonce = given.split(" ")[1] if given.count(" ") == 2 else ""
+        if not hmac.compare_digest(given.encode(), echo.question(self.tokens[namespace], nonce).encode()):
+            return 401, {"error": "unauthorized"}, ""
         if line.split(" ")[:2] != ["GET", PATH]:
-            return 404, {"error": "not found"}
+            return 404, {"error": "not found"}, ""
         entries = [entry for name in maps for entry in self.entries[namespace].get(name, ())]
-        return 200, {"schema_version": 1, "count": len(entries), "entries": entries, "deployment_health": []}
+        document = {"schema_version": 1, "count": len(entries), "entries": entries, "deployment_health": []}
+        proof = echo.code(self.tokens[namespace], b"answer", nonce.encode(), json.dumps(document).encode())
+        return 200, document, proof
 
 
 class Door(asyncio.Protocol):
@@ -142,10 +146,11 @@ class Door(asyncio.Protocol):
             if loop.time() < until:
                 loop.call_later(LOOK_AGAIN, self.reply, head, until)
                 return
-            found = 503, {"error": "no pod has this address"}
-        status, document = found
+            found = 503, {"error": "no pod has this address"}, ""
+        status, document, proof = found
         body = json.dumps(document).encode()
-        words = f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        shown = f"{echo.PROOF}: {proof}\r\n" if proof else ""
+        words = f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\n{shown}Content-Length: {len(body)}\r\n\r\n"
         self.transport.write(words.encode() + body)
 
 

@@ -69,6 +69,8 @@ def artifacts(settings: Controller) -> Artifacts:
     """Make what fetches and verifies; loads the libraries that take, so only when an artifact is named."""
     from kars.artifacts.fetch import Artifacts
 
+    if settings.insecure_registries:
+        log.warning("artifacts.insecure", extra={"registries": ", ".join(settings.insecure_registries)})
     return Artifacts(
         trusted_root=trusted_root(settings.trusted_root),
         insecure_hosts=frozenset(settings.insecure_registries),

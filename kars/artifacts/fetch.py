@@ -28,7 +28,7 @@ from kars.artifacts.signatures import (
     Signed,
     Target,
 )
-from kars.artifacts.signers import SignerPolicy
+from kars.artifacts.signers import NOBODY, SignerPolicy
 from kars.model.common import OciArtifactRef
 
 __all__ = ["Artifacts", "Refused", "Verified"]
@@ -251,7 +251,7 @@ def weight_of(signature: Signature) -> int:
 def present(signers: SignerPolicy) -> None:
     """Refuse before anything is fetched when nobody may sign."""
     if signers.empty:
-        raise Refused("SignerPolicyMissing", "no SignerPolicy names anybody", hint="docs/signing.md shows one")
+        raise Refused("SignerPolicyMissing", NOBODY, hint="docs/signing.md shows one")
 
 
 def passed_over(refused: Refused) -> list[Signature]:

@@ -18,3 +18,8 @@ class Refused(FailureError):
         super().__init__(message, hint=hint)
         self.reason = reason
         self.retryable = reason == "Transient"
+
+    @property
+    def told(self) -> str:
+        """What conditions show: why, and what to do about it."""
+        return f"{self} ({self.hint})" if self.hint else str(self)

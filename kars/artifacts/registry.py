@@ -364,7 +364,7 @@ def refusal(status: int, place: Repository, path: str, *, denied: bool = False) 
     if denied or status in {401, 403}:
         return Refused("Unauthorized", what, hint="give the controller credentials for the registry (docs/signing.md)")
     if status in {404, 410}:
-        return Refused("NotFound", what)
+        return Refused("NotFound", what, hint="push it there, or correct the reference")
     if status == 429 or status >= 500:
         return Refused("Transient", what)
     return Refused("InvalidRef", what)

@@ -15,7 +15,7 @@ from kars.artifacts import certificates, claims, keys, strict
 from kars.artifacts.certificates import Roots, decode
 from kars.artifacts.claims import failed
 from kars.artifacts.refused import Refused
-from kars.artifacts.signers import Key, SignerPolicy
+from kars.artifacts.signers import NOBODY, Key, SignerPolicy
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -63,7 +63,7 @@ def verify(target: Target, signatures: Iterable[Signature], *, signers: SignerPo
     named, SignatureVerifyFailed otherwise.
     """
     if signers.empty:
-        raise Refused("SignerPolicyMissing", "no SignerPolicy names anybody", hint="docs/signing.md shows one")
+        raise Refused("SignerPolicyMissing", NOBODY, hint="docs/signing.md shows one")
     reasons: list[Refused] = []
     for signature in list(signatures)[:SIGNATURES]:
         check = bundle if signature.form == "bundle" else simple
@@ -83,7 +83,8 @@ def summary(reasons: list[Refused], what: str) -> Refused:
     strangers = [refused for refused in reasons if refused.reason == "IdentityMismatch"]
     chosen = strangers or reasons
     texts = list(dict.fromkeys(str(refused) for refused in chosen))[:TOLD]
-    return Refused(chosen[0].reason, f"{what}: {'; '.join(texts)}", hint=chosen[0].hint)
+    hint = chosen[0].hint or "the ConfigMap kars-signer-policy says whose signatures count"
+    return Refused(chosen[0].reason, f"{what}: {'; '.join(texts)}", hint=hint)
 
 
 def simple(signature: Signature, target: Target, *, signers: SignerPolicy, roots: Roots) -> str:

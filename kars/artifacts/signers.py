@@ -25,6 +25,7 @@ from kars.artifacts import patterns, strict
 from kars.artifacts.refused import Refused
 
 NAME = "kars-signer-policy"
+NOBODY = f"nobody may sign: {NAME} names neither a key nor a certificate by issuer and subject"
 # People and pipelines that sign; each is tried against each signature.
 ISSUERS = 32
 SUBJECTS = 256

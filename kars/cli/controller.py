@@ -14,7 +14,7 @@ Examples:
 Settings come from variables: `kars controller --variables` lists every one, as does
 docs/controller.md. SIGTERM lets what is under way finish, and gives up the lease.
 Exit statuses: 0 ended as told, 1 lost the lease or the cluster, 2 a setting is wrong,
-3 the definitions of the resources are not installed, 4 not allowed to list them.
+3 no kubeconfig, or no definitions of the resources, 4 not allowed to list them.
 """
 
 

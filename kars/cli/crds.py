@@ -37,15 +37,17 @@ def list_kinds(form: str) -> int:
     """List the kinds, with what kubectl calls them."""
     from kars.model.kinds import KINDS
 
-    rows = [
-        (kind.__name__, kind.NAMES.plural, kind.NAMES.short, "Namespaced" if kind.NAMES.namespaced else "Cluster")
-        for kind in KINDS.values()
+    kinds = [
+        (kind.__name__, kind.NAMES, "Namespaced" if kind.NAMES.namespaced else "Cluster") for kind in KINDS.values()
     ]
-    heads = ("kind", "plural", "shortName", "scope")
     if form == "json":
+        heads = ("kind", "plural", "shortName", "scope", "shortNames")
+        rows = [(kind, names.plural, names.short, scope, [names.short, *names.also]) for kind, names, scope in kinds]
         output.document("CrdList", {"crds": [dict(zip(heads, row, strict=True)) for row in rows]})
         return 0
-    for line in output.columns(("KIND", "PLURAL", "SHORT", "SCOPE"), rows):
+    # Where there is another short name, kubectl takes the first for a kind of Kubernetes' own.
+    table = [(kind, names.plural, (*names.also, names.short)[0], scope) for kind, names, scope in kinds]
+    for line in output.columns(("KIND", "PLURAL", "SHORT", "SCOPE"), table):
         click.echo(line)
     return 0
 
@@ -92,9 +94,10 @@ def print_definitions(kinds: tuple[str, ...], form: str) -> int:
 def apply(
     *, kinds: tuple[str, ...], kubeconfig: str, context: str, dry: bool, force: bool, seconds: float, form: str
 ) -> int:
-    """Apply the definitions of KINDs, or of all, and wait until the cluster serves them.
+    """Apply the definitions of KINDs, or of all, to a cluster.
 
-    Server-side apply as field manager kars-crds; what stands already as it should is left alone.
+    Returns when they are served. Server-side apply as field manager kars-crds; what stands already as it should is
+    left alone.
 
     The exit status is 1 when a definition could not be applied or is not served in time, 3 when there is no cluster.
     """
@@ -142,15 +145,20 @@ async def bring(
         output.document("CrdApply", where | {"crds": rows})
     complain(failed)
     if not failed and not dry:
-        click.echo(f"all {len(done)} are served after {time.monotonic() - began:.1f} s", err=True)
+        click.echo(f"{len(done)} served after {time.monotonic() - began:.1f} s", err=True)
     return 1 if failed else 0
 
 
 def complain(failed: Iterable[Applied]) -> None:
-    """Say what went wrong, and each hint once."""
+    """Say what went wrong, once for definitions that went wrong alike, and each hint once."""
     hints = []
+    alike: dict[str, list[Applied]] = {}
     for one in failed:
-        click.echo(f"error: {one.name}: {output.plain(one.error)}", err=True)
+        alike.setdefault(one.error.replace(one.name, "NAME"), []).append(one)
+    for first, *others in alike.values():
+        more = f" (and {len(others)} more likewise)" if others else ""
+        click.echo(f"error: {first.name}: {output.plain(first.error)}{more}", err=True)
+    for one in failed:
         if one.hint and one.hint not in hints:
             hints.append(one.hint)
     for hint in hints:

@@ -11,6 +11,7 @@ children    the objects that we made: bring them to what is wanted, with as few 
 echo        what the routers say is in force
 health      probes and metrics over HTTP; `metrics` are counted, those of `scrape` read off; `logs` are JSON
 reference   the page about the variables and metrics
-sandboxes   the reconciler of KarsSandbox
+sandboxes   the reconciler of KarsSandbox; facts come by `gather`, conditions by `standing`, the end is `teardown`'s
+allowlists  what a sandbox may reach, inline or signed; `images` may run when signed; `announcements` are events
 policies/   one generic reconciler for every policy kind, a table row each; and the kinds with a life of their own
 """

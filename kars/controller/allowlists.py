@@ -96,7 +96,7 @@ class Allowlists:
         try:
             signers = cluster.signers()
         except Refused as refused:
-            return Failed(refused.reason, str(refused)), None
+            return Failed(refused.reason, refused.told), None
         try:
             verified = await cluster.artifacts.fetch(reference, EGRESS, signers)
             highest = held.advance(held.highest(data), verified)
@@ -149,8 +149,8 @@ def told(refused: Refused, fault: Refused | None) -> Failed:
     its allowlist is verified.
     """
     if refused.retryable and fault is not None:
-        return Failed(fault.reason, f"{refused}; the last good artifact is not used: {fault}")
-    return Failed(refused.reason, str(refused))
+        return Failed(fault.reason, f"{refused}; the last good artifact is not used: {fault.told}")
+    return Failed(refused.reason, refused.told)
 
 
 async def restore(

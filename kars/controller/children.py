@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 
-import msgspec
-
 from kars.controller.held import Held, Packer, owner_of
+from kars.controller.index import place
 from kars.controller.reconcile import Temporary
 from kars.desired import match, names
 from kars.desired.plan import stamp
@@ -45,13 +44,6 @@ class Immutable(Invalid):
     """A field that differs cannot be changed on the object that stands."""
 
 
-class Brought(msgspec.Struct, frozen=True):
-    """What it took: objects as they stand now, and how many requests were made."""
-
-    objects: tuple[Object, ...]
-    written: int
-
-
 class Children:
     """Objects that bear our labels, held by watches; reading costs no request."""
 
@@ -59,6 +51,8 @@ class Children:
         self.client = client
         self.informers = informers
         self.packers = packers
+        # Where the objects of a kind are, by namespace, of kinds that somebody asked about so.
+        self.places: dict[str, dict[str, set[Key]]] = {}
         # Applies under way: the stamp, and who makes them. The watch may tell of one before its answer is here.
         self.writing: dict[tuple[str, Key], tuple[str, Doer]] = {}
 
@@ -71,25 +65,36 @@ class Children:
         found = self.informers[kind.kind].get(key)
         return None if found is None else self.packers[kind.kind].unpack(found)
 
-    def find_all(self, kind: Type, *, namespace: str = "") -> list[tuple[Key, Object]]:
-        """Return every object of a kind that we made, of one namespace or of all."""
-        unpack = self.packers[kind.kind].unpack
-        items = self.informers[kind.kind].items()
-        return [(key, unpack(found)) for key, found in items if namespace in {"", key.namespace}]
+    def find_all(self, kind: Type, *, namespace: str) -> list[tuple[Key, Object]]:
+        """Return every object of a kind that we made in a namespace."""
+        found = ((key, self.find(kind, key)) for key in self.keys(kind, namespace=namespace))
+        return [(key, value) for key, value in found if value is not None]
 
-    async def bring(self, wanted: Sequence[Object], *, manager: str) -> Brought:
-        """Apply in order what does not stand as wanted; what does costs nothing.
+    def keys(self, kind: Type, *, namespace: str) -> tuple[Key, ...]:
+        """Return where the objects of a kind are that we made in a namespace; the first time of all is a search."""
+        places = self.places.get(kind.kind)
+        if places is None:
+            places = self.places[kind.kind] = {}
+            for key, _ in self.informers[kind.kind].items():  # noqa: PERF102 - no dictionary
+                place(places, key.namespace, key, there=True)
+        return tuple(sorted(places.get(namespace, ())))
+
+    def place(self, kind: str, key: Key, *, there: bool) -> None:
+        """Note that an object came or went."""
+        places = self.places.get(kind)
+        if places is not None:
+            place(places, key.namespace, key, there=there)
+
+    async def bring(self, wanted: Sequence[Object], *, manager: str) -> int:
+        """Apply in order what does not stand as wanted; what does costs nothing. Returns how many requests that took.
 
         Raises `NotOurs` before anything is written when a Namespace among them is not this sandbox's own, `Temporary`
         while it is going, `Immutable` when a difference needs a new object.
         """
-        stand: list[Object] = []
         written = 0
         for value in wanted:
-            requests = await self.bring_one(value, manager=manager)
-            written += requests
-            stand.append(self.find(types.of(value), types.key(value)) or value)
-        return Brought(tuple(stand), written)
+            written += await self.bring_one(value, manager=manager)
+        return written
 
     async def bring_one(self, value: Object, *, manager: str) -> int:
         """Bring one object; returns how many requests that took."""

@@ -15,6 +15,7 @@ from kars.controller import held, status
 from kars.controller.children import Children, Doer, current
 from kars.controller.echo import Echo
 from kars.controller.held import Held, Packer, Pod
+from kars.controller.index import place
 from kars.controller.metrics import Metrics
 from kars.desired import names
 from kars.errors import ResourceError
@@ -28,6 +29,7 @@ from kars.kube.types import Key, Object
 from kars.model.base import API_VERSION, Metadata, Resource
 from kars.model.decode import parse
 from kars.model.kinds import KINDS
+from kars.model.sandbox import KarsSandbox
 from kars.settings.controller import Controller
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class Cluster:
         self.listeners: list[Listener] = []
         self.known_owners: dict[status.Owners, status.Owners] = {}
         self.sandbox_names: dict[str, set[Key]] = {}
+        self.sandboxes_spawned: dict[Key, set[Key]] = {}
         self.pods_by_namespace: dict[str, dict[Key, Pod]] = {}
         self.secrets = Secrets(self)
         # Who may sign, as it was read, and of which ConfigMap.
@@ -172,13 +175,16 @@ class Cluster:
         """Watch the objects of a kind that bear our label."""
 
         def changed(key: Key, before: Held | None, after: Held | None) -> None:
+            if before is None or after is None:
+                self.children.place(kind.kind, key, there=after is not None)
             held.inherit(before, after)
             stamp, doer = self.children.writing.get((kind.kind, key), ("", None))
             if before != after:
                 self.tell(kind.kind, key, doer=doer if after is not None and after.stamp == stamp else None)
 
+        keep = packer.pack if kind is not types.SECRET else lambda value: self.secrets.seen(value, packer.pack(value))
         return Informer(
-            self.client, kind, keep=packer.pack, changed=changed, labels=MANAGED, seconds=self.settings.watch_timeout
+            self.client, kind, keep=keep, changed=changed, labels=MANAGED, seconds=self.settings.watch_timeout
         )
 
     def watch_own(self) -> dict[tuple[str, str], Informer[Object]]:
@@ -237,21 +243,22 @@ class Cluster:
     def resource_changed(self, kind: str, key: Key, before: Known | None, after: Known | None) -> None:
         """Tell of a change of one of our resources."""
         if kind == "KarsSandbox":
-            self.index(key, present=after is not None)
+            self.index(key, before, after)
         if before is None or after is None or meant(before) != meant(after):
             doer = self.writing.get((kind, key)) if before and after and same_spec(before, after) else None
             self.tell(kind, key, doer=doer)
         elif before.borne() != after.borne():
             self.tell(kind, key, status_only=True)
 
-    def index(self, key: Key, *, present: bool) -> None:
-        """Note which sandboxes there are of a name."""
-        if present:
-            self.sandbox_names.setdefault(key.name, set()).add(key)
-        elif key.name in self.sandbox_names:
-            self.sandbox_names[key.name].discard(key)
-            if not self.sandbox_names[key.name]:
-                del self.sandbox_names[key.name]
+    def index(self, key: Key, before: Known | None, after: Known | None) -> None:
+        """Note which sandboxes there are of a name, and which another one spawned."""
+        if before is None or after is None:
+            place(self.sandbox_names, key.name, key, there=after is not None)
+        old, new = (known.metadata.labels.get(names.PARENT, "") if known else "" for known in (before, after))
+        if old != new:
+            for parent, there in ((old, False), (new, True)):
+                if parent:
+                    place(self.sandboxes_spawned, Key(key.namespace, parent), key, there=there)
 
     def pod_changed(self, key: Key, before: Pod | None, after: Pod | None) -> None:
         """Note which pods a namespace has, and tell; of routers that can be asked, or cannot any more, by that name."""
@@ -309,6 +316,11 @@ class Cluster:
         """Return the KarsSandboxes that a namespace `kars-<name>` may belong to; who owns it, its labels say."""
         name = namespace.removeprefix("kars-")
         return () if name == namespace else tuple(self.sandbox_names.get(name, ()))
+
+    def spawned_by(self, sandbox: Key) -> list[KarsSandbox]:
+        """Return the valid sandboxes that one is labelled as the parent of, by name."""
+        found = (self.resource(KarsSandbox, key) for key in sorted(self.sandboxes_spawned.get(sandbox, ())))
+        return [one for one in found if one is not None]
 
     def owns(self, sandbox: Key) -> bool:
         """Whether the namespace of a sandbox's objects stands and is labelled as this sandbox's own."""
@@ -430,7 +442,11 @@ MOST_SECRETS = 8192
 
 
 class Secrets:
-    """Secrets with their data, read once and again after they changed. Nothing here is ever shown."""
+    """Secrets with their data, read once and again after they changed. Nothing here is ever shown.
+
+    The tokens that routers are asked with are kept as the watch brings them, so that a thousand sandboxes are not a
+    thousand requests; of all others the watch keeps digests.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -445,6 +461,27 @@ class Secrets:
         one = None if informer is None else informer.get(key)
         return None if one is None else held.encode(one)
 
+    def seen(self, value: Object, packed: Held) -> Held:
+        """Keep a token that the watch, a list or the answer of a write brought; returns what the watch holds of it."""
+        if value["metadata"]["name"] == names.ADMIN_TOKEN:
+            self.keep(types.key(value), packed.body, value)
+        return packed
+
+    def keep(self, key: Key, version: object, value: Object) -> Object:
+        """Keep the data of a Secret, and its name."""
+        metadata = {"name": key.name, "namespace": key.namespace}
+        kept: Object = {
+            "kind": types.SECRET.kind,
+            "metadata": metadata,
+            "type": value.get("type", ""),
+            "data": value.get("data") or {},
+        }
+        self.read_once[key] = (version, kept)
+        self.read_once.move_to_end(key)
+        while len(self.read_once) > MOST_SECRETS:
+            self.read_once.popitem(last=False)
+        return kept
+
     async def read(self, key: Key) -> Object | None:
         """Return a Secret with its data."""
         version = self.version(key)
@@ -452,15 +489,10 @@ class Secrets:
             self.read_once.pop(key, None)
             return None
         found = self.read_once.get(key)
-        if found is None or found[0] != version:
-            try:
-                value = await self.cluster.client.get(types.SECRET, key)
-            except Missing:
-                return None
-            metadata = {name: value["metadata"].get(name) for name in ("name", "namespace", "labels", "annotations")}
-            pruned = {"metadata": metadata, "type": value.get("type", ""), "data": value.get("data") or {}}
-            found = self.read_once[key] = (version, pruned)
-        self.read_once.move_to_end(key)
-        while len(self.read_once) > MOST_SECRETS:
-            self.read_once.popitem(last=False)
-        return found[1]
+        if found is not None and found[0] == version:
+            self.read_once.move_to_end(key)
+            return found[1]
+        try:
+            return self.keep(key, version, await self.cluster.client.get(types.SECRET, key))
+        except Missing:
+            return None

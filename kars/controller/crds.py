@@ -6,9 +6,10 @@ import asyncio
 
 from kars.errors import DeniedError, NotFoundError, UnavailableError
 from kars.kube import types
+from kars.kube.answers import UNAUTHORIZED, UNKNOWN
 from kars.kube.client import Client
 from kars.kube.errors import ApiError, Busy, Forbidden, Missing
-from kars.model.base import Resource
+from kars.model.base import GROUP, Resource
 from kars.model.kinds import KINDS
 
 # An API server that restarts beside us is back within seconds; one that is not makes the kubelet start us again.
@@ -28,8 +29,8 @@ async def check(client: Client, stop: asyncio.Event) -> None:
             return
         if attempt == ATTEMPTS:
             raise UnavailableError(
-                f"the API server cannot be reached: {lost}",
-                hint="--kubeconfig and --context choose a cluster; in a pod it is the service account's",
+                f"no API server: {lost}",
+                hint=lost.hint or "--kubeconfig and --context choose a cluster; in a pod it is the service account's",
             ) from lost
         try:
             async with asyncio.timeout(PAUSE * attempt):
@@ -53,14 +54,22 @@ def refuse(answers: dict[str, ApiError | None]) -> None:
     missing = [kind for kind, error in answers.items() if isinstance(error, Missing)]
     if missing:
         raise NotFoundError(
-            f"the cluster has no custom resource definition of {', '.join(missing)}",
+            f"the cluster has no custom resource definition of {named(missing)}",
             hint="install them with `kars crds apply`",
         )
+    strangers = [error for error in answers.values() if isinstance(error, Forbidden) and error.status == UNAUTHORIZED]
+    if strangers:
+        raise DeniedError(UNKNOWN, hint=strangers[0].hint) from strangers[0]
     denied = [kind for kind, error in answers.items() if isinstance(error, Forbidden)]
     if denied:
         raise DeniedError(
-            f"not allowed to list {', '.join(denied)}", hint="the chart's ClusterRole kars-controller has the rights"
+            f"not allowed to list {named(denied)}", hint="the chart's ClusterRole kars-controller has the rights"
         )
     for error in answers.values():
         if error is not None:
             raise error
+
+
+def named(kinds: list[str]) -> str:
+    """Name kinds, or say that it is all of them."""
+    return f"any kind of {GROUP}" if len(kinds) == len(KINDS) else ", ".join(kinds)

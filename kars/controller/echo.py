@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -182,7 +183,7 @@ class Echo:
             except Unheard as caught:
                 error = caught
             except OSError as caught:  # aiohttp's connection errors, too
-                error = Unheard(f"cannot be reached ({type(caught).__name__})")
+                error = Unheard(unreachable(caught))
             else:
                 self.counted("answered")
                 return entries
@@ -209,9 +210,9 @@ class Echo:
                 while len(body) <= LONGEST_ANSWER and (more := await response.content.read(LONGEST_ANSWER + 1)):
                     body += more
         except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
-            raise Unheard(f"not understood ({type(error).__name__})") from error
+            raise Unheard("what answers is no router: its answer cannot be read") from error
         except aiohttp.ClientError as error:
-            raise Unheard(f"cannot be reached ({type(error).__name__})") from error
+            raise Unheard(unreachable(error)) from error
         if len(body) <= LONGEST_ANSWER and not proven(shown, token, nonce, body):
             raise Unheard("who answers does not show that it is the router")
         return read(body)
@@ -253,6 +254,12 @@ def proven(shown: str, token: str, nonce: str, body: bytes) -> bool:
 def code(token: str, *parts: bytes) -> str:
     """Return HMAC-SHA256 over lines, in hex."""
     return hmac.new(token.encode(), b"\n".join(parts), "sha256").hexdigest()
+
+
+def unreachable(error: Exception) -> str:
+    """Say that a router cannot be reached, in the system's words where it has any."""
+    number = error.errno if isinstance(error, OSError) else None
+    return f"cannot be reached: {os.strerror(number) if number else 'the connection broke'}"
 
 
 def read(body: bytes) -> tuple[Entry, ...]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import time
 from collections.abc import Sequence
 
@@ -31,13 +32,17 @@ WORKERS = 16
 RESYNC = 300.0
 # Seconds that one reconcile may take: 14 objects, each with the client's own deadline, and a poll of routers.
 LONGEST_RECONCILE = 120.0
-# Longest pause before something is tried again that the API server did not do: it comes back within seconds, and rights,
-# quotas and admission policies change without telling us. Whoever waits for it is served within ten seconds.
+# Longest pause before something is tried again that the API server did not do: it comes back within seconds, and
+# rights, quotas and admission policies change without telling us. Whoever waits for it is served within ten seconds.
 PATIENCE = 8.0
 # Tries a second of everything that fails, together: with more than this takes, each waits for longer.
 TRIES = 100.0
 # The same for what is refused, which is rarely a matter of seconds.
 REFUSED_TRIES = 20.0
+# An API server that has just started does not know yet who has which rights; it says so as if there were none. Only
+# what it has said so often in a row is told.
+RIGHTS = re.compile(r"cannot \w+ resource")
+DOUBT = 3
 # Longest wait, in seconds, that an API server can ask for.
 LONGEST_ASKED = 60.0
 # First pause after a conflict: somebody else wrote, and the watch tells what within milliseconds.
@@ -71,8 +76,8 @@ class Engine:
         self.reconcilers = {one.kind.__name__: one for one in reconcilers}
         self.metrics = metrics
         self.resync = resync
-        self.queue = Queue(workers=workers, waited=lambda kind, seconds: metrics.waits.labels(kind).observe(seconds))
         self.workers = workers
+        self.queue = self.make_queue()
         self.running: list[asyncio.Task[None]] = []
         self.leading = False
         self.reconciles = 0
@@ -102,9 +107,16 @@ class Engine:
 
     # --- life
 
+    def make_queue(self) -> Queue:
+        """Make a queue in which nothing waits."""
+        waits = self.metrics.waits
+        return Queue(workers=self.workers, waited=lambda kind, seconds: waits.labels(kind).observe(seconds))
+
     def start(self) -> None:
         """Begin: everything there is is looked at once. Everything that is watched must have been listed."""
         self.leading = True
+        if self.queue.closed:
+            self.queue = self.make_queue()  # it led before
         for name, reconciler in self.reconcilers.items():
             for key in self.cluster.keys(reconciler.kind):
                 # As if it had just come: what it depends on is noted, also when nothing about it will change.
@@ -236,7 +248,8 @@ class Engine:
         elif isinstance(error, NotOurs | Invalid | Forbidden):
             delay = self.queue.retry(item, longest=self.queue.crowded(PATIENCE, rate=REFUSED_TRIES))
             log.warning("engine.refused", extra={"error": str(error), "retry_seconds": round(delay, 2)})
-            await self.tell(item, reason=marks.reason_of(error), message=marks.worded(error))
+            if not RIGHTS.search(str(error)) or self.queue.failures[item] >= DOUBT:
+                await self.tell(item, reason=marks.reason_of(error), message=marks.worded(error))
         elif isinstance(error, ApiError):
             delay = self.retry_request(item, error)
             log.info("engine.unanswered", extra={"error": str(error), "retry_seconds": round(delay, 2)})

@@ -220,18 +220,6 @@ def new_tokens(namespace: str, cluster: Cluster) -> dict[str, str]:
     }
 
 
-def spawned(sandbox: KarsSandbox, cluster: Cluster) -> tuple[str, ...]:
-    """Return the names of the sandboxes that this one made."""
-    parent = sandbox.metadata.name
-    return tuple(
-        sorted(
-            other.metadata.name
-            for other in cluster.resources(KarsSandbox, namespace=sandbox.metadata.namespace)
-            if other.metadata.labels.get("kars.azure.com/parent") == parent
-        )
-    )
-
-
 def required(cluster: Cluster, kind: type[Kind], key: Key, reason: str) -> Kind:
     """Return a resource that the sandbox cannot do without."""
     found = cluster.resource(kind, key)

@@ -189,6 +189,10 @@ def router_of(pod: Pod | None) -> tuple[str, int] | None:
 
 # Longest text of a kubelet's message that is kept; the rest is repetition.
 LONGEST_MESSAGE = 512
+# Of a container's last words, one line.
+LONGEST_WORDS = 256
+# Containers whose last words may be shown: they hold no secret and no prompt. An agent's, and git's, may.
+SPOKEN = frozenset({names.ROUTER, names.GUARD})
 
 
 def keep_addresses(value: Object) -> tuple[tuple[str, int], ...]:
@@ -219,6 +223,18 @@ def keep_pod(value: Object) -> Pod:
     )
 
 
+def ending(one: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say how a container ended that ends again and again: its exit status, and the last words of our own."""
+    last = now if "exitCode" in now else ((one.get("lastState") or {}).get("terminated") or {})
+    if "exitCode" not in last:
+        return ""
+    words = (last.get("message") or "") if one.get("name") in SPOKEN else ""
+    # Not a line of the log, whose time would make it another text each time.
+    said = [line.strip() for line in words.splitlines() if line.strip() and not line.startswith("{")]
+    told = next((line for line in said if line.startswith("error:")), said[-1] if said else "")
+    return f" (it ended with exit status {last['exitCode']}{f': {told[:LONGEST_WORDS]}' if told else ''})"
+
+
 def trouble(status: Mapping[str, Any], containers: list[Mapping[str, Any]]) -> tuple[str, str]:
     """Return reason and message of what keeps a pod from being ready."""
     usual = {"PodInitializing", "ContainerCreating", "Completed"}
@@ -227,7 +243,8 @@ def trouble(status: Mapping[str, Any], containers: list[Mapping[str, Any]]) -> t
         for phase in ("waiting", "terminated"):
             found = state.get(phase) or {}
             if found.get("reason") and found["reason"] not in usual:
-                return found["reason"], f"{one.get('name')}: {found.get('message') or found['reason']}"
+                words = found.get("message") or found["reason"]
+                return found["reason"], f"{one.get('name')}: {words}{ending(one, found)}"
     for one in status.get("conditions") or ():
         if one.get("type") == "PodScheduled" and one.get("status") == "False":
             return one.get("reason") or "Unschedulable", one.get("message") or ""

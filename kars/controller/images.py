@@ -332,4 +332,4 @@ def size(entries: Mapping[str, Entry]) -> int:
 
 def described(one: Outcome) -> str:
     """Say of an image why it is not verified."""
-    return f"image {one.image}: {one.refused}"
+    return f"image {one.image}: {one.refused.told if one.refused else 'verified'}"

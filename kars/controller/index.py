@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from typing import TypeVar
 
 from kars.kube.types import Key
 
+At = TypeVar("At", bound=Hashable)
 # Kind and place of an object that something depends on.
 Target = tuple[str, Key]
 
@@ -35,3 +37,13 @@ class Index:
     def find(self, kind: str, key: Key) -> frozenset[Key]:
         """Return who depends on an object."""
         return frozenset(self.dependants.get((kind, key), ()))
+
+
+def place(sets: dict[At, set[Key]], at: At, key: Key, *, there: bool) -> None:
+    """Put a key into a set, or take it out, and the set away when it was the last."""
+    if there:
+        sets.setdefault(at, set()).add(key)
+    elif at in sets:
+        sets[at].discard(key)
+        if not sets[at]:
+            del sets[at]

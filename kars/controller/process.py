@@ -1,8 +1,9 @@
 """The process: settings to running tasks, signals, leadership, and the way out.
 
 Informers and the HTTP server run from the start, so a standby is warm and Ready; reconcilers run while this process
-leads. It ends with 0 after SIGTERM, when its workers have finished what they were at and the lease is released, and
-with 1 when it lost the lease or one of its own tasks ended: then workers are stopped at once.
+leads, and nothing is written by one that does not. It ends with 0 after SIGTERM, when its workers have finished what
+they were at and the lease is released, and with 1 when another took the lease or one of its own tasks ended: then
+workers are stopped at once. A leader that could not renew its lease stops them, too, and stands by again.
 """
 
 from __future__ import annotations
@@ -100,10 +101,11 @@ class Process:
         self.client = client
         self.settings = settings
         self.metrics = Metrics()
-        self.recorder = Recorder(client, controller="kars-controller", instance=settings.identity[:LONGEST_INSTANCE])
-        self.cluster = Cluster(client, settings, recorder=self.recorder, metrics=self.metrics)
-        self.engine = Engine(self.cluster, reconcilers, metrics=self.metrics)
         self.lease = Lease(client, Key(settings.namespace, settings.lease_name), identity=settings.identity)
+        writing = client.fenced(self.lease.leads) if settings.leader_election else client
+        self.recorder = Recorder(writing, controller="kars-controller", instance=settings.identity[:LONGEST_INSTANCE])
+        self.cluster = Cluster(writing, settings, recorder=self.recorder, metrics=self.metrics)
+        self.engine = Engine(self.cluster, reconcilers, metrics=self.metrics)
         self.health = Health(alive=self.faults, ready=self.unready, metrics=self.metrics.render)
         self.background: list[asyncio.Task[None]] = []
         self.metrics.describe(settings, metadata.version("kars"))
@@ -148,9 +150,25 @@ class Process:
             log.info("process.listening", extra={"host": host, "port": self.health.port})
 
     async def lead(self) -> None:
-        """Become the leader, wait until everything is known, and reconcile for as long as the lease holds."""
-        if self.settings.leader_election:
+        """Lead whenever the lease can be had; `Lost` once another has it.
+
+        Who could not renew it, because the API server was away, stands by again: it knows everything, and takes the
+        lease that it wrote itself without waiting.
+        """
+        while self.settings.leader_election:
             await self.lease.acquire()
+            try:
+                await self.reign()
+            except Lost as lost:
+                if lost.taken:
+                    raise
+                log.warning("process.deposed", extra={"error": str(lost)})
+            else:
+                return
+        await self.reign()
+
+    async def reign(self) -> None:
+        """Reconcile for as long as the lease holds, as soon as everything is known."""
         log.info("process.leading", extra={"identity": self.settings.identity})
         self.metrics.leader.set(1)
         holding = [asyncio.create_task(self.lease.hold(), name="hold")] if self.settings.leader_election else []

@@ -29,10 +29,10 @@ workers at once and exits.
 | Exit status | Why |
 |---|---|
 | 0 | Ended as told. |
-| 1 | Lost the lease, or the API server cannot be reached at the start. |
+| 1 | Another took the lease, the API server cannot be reached at the start, or CONTROLLER_METRICS_ADDR is taken. |
 | 2 | A variable has a value that is refused; the text names it. |
-| 3 | The definitions of the resources are not installed. |
-| 4 | Not allowed to list them. |
+| 3 | There is no kubeconfig or no such context, or the definitions of the resources are not installed. |
+| 4 | Not allowed to list them, or the account is not known. |
 
 | Path at CONTROLLER_METRICS_ADDR | What it says |
 |---|---|

@@ -9,6 +9,7 @@ import msgspec
 
 from kars.controller import gather, marks, standing, teardown
 from kars.controller.allowlists import Allowlists, Settled
+from kars.controller.announcements import announce
 from kars.controller.children import NotOurs
 from kars.controller.cluster import SIGNER_POLICY, Cluster
 from kars.controller.gather import Blocked
@@ -82,20 +83,12 @@ class Sandboxes:
 
     async def make(self, sandbox: KarsSandbox, cluster: Cluster) -> Done:
         """Gather, plan, bring, look."""
-        platform = cluster.settings.platform
         check_name(sandbox, cluster)
-        advice = gather.check_runtime(sandbox, strict=platform.byo_strict)
+        advice = gather.check_runtime(sandbox, strict=cluster.settings.platform.byo_strict)
         allowlist = await self.allowlists.settle(sandbox, cluster)
         facts, missing = await gather_facts(sandbox, cluster, allowlist)
-        try:
-            wanted = plan(facts)
-        except Unplannable as error:
-            raise Blocked(error.reason, str(error)) from error
         deployment = cluster.children.find(types.DEPLOYMENT, deployment_of(sandbox))
-        images = NOTHING_ASKED
-        if platform.require_signed_images:
-            images = await self.images.pin(key_of(sandbox), wanted, cluster, standing=deployment)
-            wanted = plan(msgspec.structs.replace(facts, pinned=images.images))
+        wanted, images = await self.plan(facts, cluster, deployment)
         stop = obstacle(allowlist, images)
         if stop is not None and not (sandbox.spec.suspended and deployment):
             # What shuts the doors is brought, what opens them is not; what is to sleep is put to sleep.
@@ -105,20 +98,29 @@ class Sandboxes:
         except NotOurs as foreign:
             raise Blocked("NamespaceNotOwned", marks.worded(foreign)) from foreign
         await sweep(sandbox, wanted, cluster)
-        extra = [
-            *allowlist.conditions,
-            *images.conditions,
-            *servers_condition(sandbox, missing),
-            *contract_condition(advice),
-        ]
+        told = [*allowlist.conditions, *images.conditions]
+        extra = [*told, *servers_condition(sandbox, missing), *contract_condition(advice)]
         after = min((one.after for one in (allowlist, images) if one.after is not None), default=None)
-        if stop is not None:
-            phase, told = standing.blocked(
-                stop.reason, str(stop), final=stop.final, suspended=sandbox.spec.suspended, before=known(sandbox)
-            )
-            await self.write(sandbox, cluster, phase, [*told, *extra])
-            return Done(after=after or RECHECK)
-        return await self.look(sandbox, cluster, wanted, extra, after=after)
+        if stop is None:
+            return await self.look(sandbox, cluster, wanted, extra, after=after)
+        phase, why = standing.blocked(
+            stop.reason, str(stop), final=stop.final, suspended=sandbox.spec.suspended, before=known(sandbox)
+        )
+        await self.write(sandbox, cluster, phase, [*why, *extra])
+        return Done(after=after or RECHECK)
+
+    async def plan(
+        self, facts: Facts, cluster: Cluster, deployment: Object | None
+    ) -> tuple[tuple[Object, ...], Pinned]:
+        """Plan a sandbox's objects, with images pinned by digest where they need a signature."""
+        try:
+            wanted = plan(facts)
+        except Unplannable as error:
+            raise Blocked(error.reason, str(error)) from error
+        if not cluster.settings.platform.require_signed_images:
+            return wanted, NOTHING_ASKED
+        images = await self.images.pin(key_of(facts.sandbox), wanted, cluster, standing=deployment)
+        return plan(msgspec.structs.replace(facts, pinned=images.images)), images
 
     async def look(
         self,
@@ -196,7 +198,7 @@ class Sandboxes:
         if pods:
             status["sandboxPod"] = pods
         if await cluster.write_status(sandbox, status):
-            announce(sandbox, cluster, before, after)
+            announce(cluster, KarsSandbox, key_of(sandbox), before, after)
 
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
         """Take down what the sandbox was made of; true once its namespace is gone."""
@@ -250,7 +252,7 @@ async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settle
         new_tokens=gather.new_tokens(names.namespace(sandbox.metadata.name), cluster),
         credentials=await gather.find_credentials(cluster),
         blocklist=gather.find_blocklist(cluster),
-        children=gather.spawned(sandbox, cluster),
+        children=tuple(one.metadata.name for one in cluster.spawned_by(key_of(sandbox))),
         native_sidecars=cluster.version >= (1, 29),
         sleep_actions=cluster.version >= (1, 30),
         image_volumes=cluster.version >= (1, 35),
@@ -346,8 +348,11 @@ async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster
     namespace = names.namespace(sandbox.metadata.name)
     kept = {(one["kind"], one["metadata"]["name"]) for one in wanted}
     for kind in SWEPT:
-        for key, found in cluster.children.find_all(kind, namespace=namespace):
-            if (kind.kind, key.name) not in kept and not stays(found):
+        for key in cluster.children.keys(kind, namespace=namespace):
+            if (kind.kind, key.name) in kept:
+                continue
+            found = cluster.children.find(kind, key)
+            if found is not None and not stays(found):
                 await cluster.children.remove(kind, key)
 
 
@@ -387,21 +392,3 @@ def servers_condition(sandbox: KarsSandbox, missing: Iterable[str]) -> list[Cond
 def contract_condition(advice: str) -> list[Condition]:
     """Return the advice on a BYO image."""
     return [say("BYOContractAdvisory", "True", "ContractAdvice", advice)] if advice else []
-
-
-def announce(sandbox: KarsSandbox, cluster: Cluster, before: Iterable[Condition], after: Iterable[Condition]) -> None:
-    """Tell an event when Ready changed its status or its reason."""
-    old = next((one for one in before if one.type == "Ready"), None)
-    new = next(one for one in after if one.type == "Ready")
-    if old is not None and (old.status, old.reason) == (new.status, new.reason):
-        return
-    about = cluster.document(KarsSandbox, key_of(sandbox))
-    if about is not None:
-        bad = any(one.type == "Degraded" and one.status == "True" for one in after)
-        cluster.recorder.tell(
-            about,
-            reason=new.reason,
-            action="Reconcile",
-            note=new.message or new.reason,
-            type="Warning" if bad else "Normal",
-        )

@@ -50,10 +50,9 @@ def is_own(namespace: Object, sandbox: KarsSandbox) -> bool:
 
 async def dismiss(sandbox: KarsSandbox, cluster: Cluster) -> None:
     """Delete the sandboxes that this one spawned: nobody else would."""
-    for child in list(cluster.resources(KarsSandbox, namespace=sandbox.metadata.namespace)):
+    for child in cluster.spawned_by(Key(sandbox.metadata.namespace, sandbox.metadata.name)):
         metadata = child.metadata
-        spawned = metadata.labels.get(names.PARENT) == sandbox.metadata.name
-        if spawned and metadata.name != sandbox.metadata.name and metadata.deletion_timestamp is None:
+        if metadata.name != sandbox.metadata.name and metadata.deletion_timestamp is None:
             key = Key(metadata.namespace, metadata.name)
             await cluster.client.delete(types.custom(KarsSandbox), key, uid=metadata.uid)
 

@@ -74,6 +74,12 @@ CLASSES: Mapping[int, type[ApiError]] = {
     413: Invalid,
     422: Invalid,
 }
+# What is said of an account that the API server does not take; it says only "Unauthorized" itself.
+UNAUTHORIZED = 401
+UNKNOWN = "the API server does not know the account"
+EXPIRED = (
+    "its token or certificate is wrong or has expired; --kubeconfig FILE and --context NAME choose another account"
+)
 BUSY = frozenset({408, 425, 429})
 
 
@@ -122,10 +128,13 @@ def error(status: int, raw: bytes, *, after: str = "", what: str = "") -> ApiErr
 def refused(status: int, said: Status, *, after: str = "", what: str = "") -> ApiError:
     """Make the error of a status."""
     text = said.message[:MESSAGE] or said.reason or f"HTTP {status}"
+    if status == UNAUTHORIZED and text == "Unauthorized":
+        text = UNKNOWN
     message = f"{what}: {text}" if what else text
     if status >= 500 or status in BUSY:
         return Busy(message, status=status, reason=said.reason, after=pause(after, said))
-    return CLASSES.get(status, ApiError)(message, status=status, reason=said.reason)
+    hint = EXPIRED if status == UNAUTHORIZED else ""
+    return CLASSES.get(status, ApiError)(message, status=status, reason=said.reason, hint=hint)
 
 
 def pause(after: str, said: Status | None = None) -> float | None:

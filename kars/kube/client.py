@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self, TypeGuard
 
 import msgspec
@@ -46,6 +48,9 @@ SLACK = 15.0
 # Seconds of nothing after which a watch counts as dead. Bookmarks come about once a minute.
 SILENCE = 90.0
 
+# Reason of what is not sent because another process may lead.
+NOT_LEADING = "NotLeading"
+
 KNOWN = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
 
 Objects = list[Object]
@@ -59,6 +64,7 @@ class Client:
         self.timeout = timeout
         # Method, plural and status of every answer; 0 where none came. As many entries as kinds and statuses.
         self.requests: Counter[tuple[str, str, int]] = Counter()
+        self.may: Callable[[], bool] | None = None
 
     @classmethod
     async def connect(cls, *, kubeconfig: str = "", context: str = "", timeout: float = 30.0) -> Self:  # noqa: ASYNC109 - of the requests to come
@@ -71,6 +77,16 @@ class Client:
         from kars.kube.transport import Transport
 
         return cls(await Transport.open(kubeconfig=kubeconfig, context=context), timeout=timeout)
+
+    def fenced(self, may: Callable[[], bool]) -> Self:
+        """Return a client over the same connections that writes only while `may` says so; `Busy` (NotLeading) else.
+
+        It is asked again right before the bytes leave, so that a process that was stopped for long writes nothing when
+        it goes on.
+        """
+        made = copy.copy(self)
+        made.may = may
+        return made
 
     @property
     def server(self) -> str:
@@ -290,7 +306,7 @@ class Client:
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         answer = await self.call(about("POST", types.SERVICE_ACCOUNT, account, subresource="token", body=body))
         acting = type(self)(self.transport.acting(str(answer["status"]["token"])), timeout=self.timeout)
-        acting.requests = self.requests
+        acting.requests, acting.may = self.requests, self.may
         try:
             yield acting
         finally:
@@ -304,8 +320,12 @@ class Client:
     async def ask(self, request: Request) -> bytes:
         """Send a request, again where that is safe and of use, and return the body of its success."""
         attempt, refused = 0, False
+        if self.may is not None and request.method != "GET":
+            request = replace(request, may=self.may)
         while True:
             attempt += 1
+            if request.may is not None and not request.may():
+                raise Busy(f"{request.what}: this process does not lead any more", reason=NOT_LEADING)
             generation = self.transport.generation
             try:
                 status, headers, raw = await self.transport.exchange(request, seconds=self.timeout)

@@ -69,7 +69,7 @@ async def one(client: Client, document: Object, *, dry: bool, force: bool) -> Ap
             before = None
         after = await client.apply(document, manager=MANAGER, force=force, dry=dry)
     except ApiError as error:
-        done.error, done.hint = str(error), error.hint or advice(error)
+        done.error, done.hint = plainly(error, key), error.hint or advice(error)
         return done
     done.outcome = "created" if before is None else "unchanged" if said(before) == said(after) else "changed"
     return done
@@ -85,7 +85,7 @@ async def establish(client: Client, done: Applied, deadline: float) -> None:
         except Busy as error:
             standing, done.error = {}, str(error)
         except ApiError as error:
-            done.error, done.hint = str(error), advice(error)
+            done.error, done.hint = plainly(error, key), error.hint or advice(error)
             return
         if standing.get("Established", {}).get("status") == "True":
             done.established = True
@@ -111,6 +111,11 @@ def conditions(definition: Object) -> dict[str, dict[str, Any]]:
     """Return a definition's conditions by type."""
     listed = (definition.get("status") or {}).get("conditions") or ()
     return {one.get("type", ""): one for one in listed}
+
+
+def plainly(error: ApiError, key: types.Key) -> str:
+    """Say what an error says, without the definition's name, which is told beside."""
+    return str(error).removeprefix(f"{DEFINITION.plural} {key.name}: ")
 
 
 def advice(error: ApiError) -> str:

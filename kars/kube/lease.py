@@ -31,7 +31,11 @@ RELEASE = 3.0
 
 
 class Lost(Exception):
-    """Another process may lead now; whoever led must stop writing at once."""
+    """Another process may lead now; whoever led must stop writing at once. `taken`: another one does."""
+
+    def __init__(self, message: str, *, taken: bool = False) -> None:
+        super().__init__(message)
+        self.taken = taken
 
 
 class Lease:
@@ -79,20 +83,26 @@ class Lease:
         try:
             found = await self.client.get(LEASE, self.key)
         except Missing:
-            return await self.write(
-                {
-                    "apiVersion": LEASE.api_version,
-                    "kind": LEASE.kind,
-                    "metadata": {"namespace": self.key.namespace, "name": self.key.name},
-                }
-            )
+            # Somebody deleted it; whoever held it goes on until its time is over, or writes it anew.
+            if self.observed is not None and self.held(self.observed):
+                return False
+            return await self.write(self.blank({}))
         spec = found.get("spec") or {}
         if spec != self.observed:
+            if holder := another(spec, self.observed):
+                log.info("kube.lease lease=%s standby holder=%s", self.key, holder)
             self.observed, self.since = spec, now()
-        held = bool(spec.get("holderIdentity")) and now() - self.since < claimed(spec, self.duration)
-        if held and not self.wrote(spec):
-            return False
-        return await self.write(found)
+        return False if self.held(spec) else await self.write(found)
+
+    def held(self, spec: dict[str, Any]) -> bool:
+        """Whether what was observed is another's, and may still hold."""
+        holds = bool(spec.get("holderIdentity")) and now() - self.since < claimed(spec, self.duration)
+        return holds and not self.wrote(spec)
+
+    def blank(self, spec: dict[str, Any]) -> Object:
+        """Return the lease where there is none."""
+        metadata = {"namespace": self.key.namespace, "name": self.key.name}
+        return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     async def write(self, found: Object) -> bool:
         """Write ourselves into the lease as it was found; false when somebody was faster."""
@@ -111,8 +121,12 @@ class Lease:
         exists = "resourceVersion" in found["metadata"]
         try:
             self.lease = await (self.client.replace(made) if exists else self.client.create(made))
-        except (Conflict, Missing):
+        except Conflict:
             return False
+        except Missing:
+            if exists:
+                return False
+            raise  # the namespace is not there
         self.renewed = began
         self.stamps = {stamp}
         return True
@@ -141,19 +155,30 @@ class Lease:
             async with asyncio.timeout(min(self.renew, left)):
                 if await self.write(self.lease):
                     return True
-                found = await self.client.get(LEASE, self.key)
+                try:
+                    found = await self.client.get(LEASE, self.key)
+                except Missing:
+                    # Somebody deleted it, and nobody has taken it yet.
+                    return await self.write(self.blank(self.lease["spec"]))
         except (ApiError, TimeoutError):
             return False
         spec = found.get("spec") or {}
-        if not self.wrote(spec):
+        if not (self.wrote(spec) or self.touched(spec)):
             self.lease = None
-            raise Lost(f"{spec.get('holderIdentity') or 'nobody'} holds {self.key} now, not {self.identity}")
+            holder = spec.get("holderIdentity")
+            taken = holder not in {None, "", self.identity}
+            raise Lost(f"{holder or 'nobody'} holds {self.key} now, not {self.identity}", taken=taken)
         self.lease = found
         return False
 
     def wrote(self, spec: dict[str, Any]) -> bool:
         """Say whether we wrote this, perhaps without having seen the answer; a namesake's renewals bear other times."""
         return spec.get("holderIdentity") == self.identity and spec.get("renewTime") in self.stamps
+
+    def touched(self, spec: dict[str, Any]) -> bool:
+        """Say whether this is still our reign, whatever somebody did to its times; a namesake's began at another."""
+        mine = self.lease["spec"] if self.lease is not None else {}
+        return all(spec.get(name) == mine.get(name) for name in ("holderIdentity", "acquireTime"))
 
     async def release(self) -> None:
         """Give the lease up so that another need not wait; never raises."""
@@ -174,6 +199,12 @@ class Lease:
                 await self.client.replace({**held, "spec": spec})
         except (ApiError, TimeoutError) as error:
             log.info("kube.lease lease=%s not released: %s", self.key, error or "no answer in time")
+
+
+def another(spec: dict[str, Any], before: dict[str, Any] | None) -> str:
+    """Return who holds a lease when that is somebody new; empty otherwise."""
+    holder = str(spec.get("holderIdentity") or "")
+    return holder if before is None or holder != before.get("holderIdentity") else ""
 
 
 def claimed(spec: dict[str, Any], default: float) -> float:

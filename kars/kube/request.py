@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -18,7 +18,7 @@ MERGE = "application/merge-patch+json"
 class Request:
     """What is asked. `of` is the plural of what it is about, `what` says it to people, `limit` bounds the answer.
 
-    `twice`: it may be sent again when nobody knows whether it was done.
+    `twice`: it may be sent again when nobody knows whether it was done. `may` is asked right before its bytes leave.
     """
 
     method: str
@@ -29,6 +29,7 @@ class Request:
     content_type: str = JSON
     limit: int = OBJECT_LIMIT
     twice: bool = False
+    may: Callable[[], bool] | None = None
 
 
 def target_of(path: str, query: Mapping[str, str]) -> str:

@@ -10,11 +10,13 @@ import asyncio
 import copy
 import logging
 import math
+import os
 import platform
 import socket
+import ssl
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any
@@ -22,6 +24,7 @@ from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
@@ -87,6 +90,28 @@ class Rest(RESTClientObject):
             if not any(one.fileno() >= 0 for one in self.sockets):
                 return
             await asyncio.sleep(GOODBYE / LOOKS)
+
+
+class Guarded(aiohttp.BytesPayload):
+    """A body that is written, and its head with it, only while `may` says so.
+
+    A process can be stopped, and found out of date when it goes on, at any point; after this one nothing waits.
+    """
+
+    def __init__(self, body: bytes, may: Callable[[], bool]) -> None:
+        super().__init__(body)
+        self.may = may
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write it, or fail."""
+        if not self.may():
+            raise ConnectionAbortedError("not sent")
+        await super().write_with_length(writer, content_length)
+
+
+def body_of(request: Request) -> bytes | Guarded | None:
+    """Return what is sent of a request beside its head."""
+    return request.body if request.may is None else Guarded(request.body or b"", request.may)
 
 
 class Transport:
@@ -191,7 +216,7 @@ class Transport:
             async with self.rest.session().request(
                 request.method,
                 URL(self.account.server + request.target, encoded=True),
-                data=request.body,
+                data=body_of(request),
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
@@ -207,10 +232,10 @@ class Transport:
         where = f"{server} ({self.account.described})"
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
             hint = "its certificate must be of the certificate-authority that the account names, and name the server"
-            return Busy(f"{where}: no TLS connection: {error}", reason=UNREACHABLE, hint=hint)
+            return Busy(f"{where}: no TLS connection: {cause(error)}", reason=UNREACHABLE, hint=hint)
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            hint = "is the cluster up? another one is chosen by --context NAME or KUBECONFIG"
-            return Busy(f"{where} cannot be reached: {error}", reason=UNREACHABLE, hint=hint)
+            hint = "is the cluster up? --kubeconfig FILE and --context NAME choose another"
+            return Busy(f"{where} cannot be reached: {cause(error)}", reason=UNREACHABLE, hint=hint)
         if isinstance(error, TimeoutError):
             return Busy(f"{where} did not answer in time", reason=TIMEOUT)
         return Busy(f"{server}: the connection broke: {type(error).__name__}", reason=LOST)
@@ -229,6 +254,23 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT, sock_read=silent)
         async with self.send(request, timeout=timeout) as response:
             yield response.status, response
+
+
+def cause(error: Exception) -> str:
+    """Say why there is no connection, in the system's words, without the address, which is told beside."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        found: BaseException = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        found = error.os_error
+    else:
+        return "no connection in time"
+    if isinstance(found, ssl.SSLCertVerificationError):
+        return found.verify_message
+    if isinstance(found, ssl.SSLError):
+        return found.reason or type(found).__name__
+    if isinstance(found, socket.gaierror):
+        return "its name does not resolve"
+    return os.strerror(found.errno) if isinstance(found, OSError) and found.errno else str(found)
 
 
 async def drain(response: aiohttp.ClientResponse, limit: int) -> bytes:

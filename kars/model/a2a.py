@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc, keyed, unique
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc, keyed, unique
 from kars.model.common import (
     PROSE,
     Conditions,
@@ -131,6 +131,7 @@ class A2AAgent(Resource):
             Column("Production", ".spec.productionMode", "boolean"),
             PHASE,
             AGE,
+            *WHY,
         ),
     )
 

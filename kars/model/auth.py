@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc, unique
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc, unique
 from kars.model.common import Conditions, Count, HttpsUrl, Identifier, ObservedGeneration, Url, empty
 
 
@@ -106,6 +106,7 @@ class KarsAuthConfig(Resource):
             Column("Blueprint", ".spec.agentId.blueprintClientId"),
             PHASE,
             AGE,
+            *WHY,
         ),
         namespaced=False,
     )

@@ -172,6 +172,11 @@ class Column(msgspec.Struct, frozen=True):
 
 AGE = Column("Age", ".metadata.creationTimestamp", "date")
 PHASE = Column("Phase", ".status.phase")
+# With `-o wide`: why it is not ready, for kinds that have that condition.
+WHY = (
+    Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', priority=1),
+    Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
+)
 
 
 class Names(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc
 from kars.model.common import (
     LABEL,
     LINE,
@@ -92,6 +92,7 @@ class EgressApproval(Resource):
             Column("Expires", ".status.expiresAt"),
             Column("Hosts", ".status.hostCount", "integer"),
             AGE,
+            *WHY,
         ),
         # It is a key of a ConfigMap and part of a field manager, which has at most 128 characters.
         pattern=LABEL,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc
 from kars.model.common import (
     Conditions,
     Count,
@@ -113,6 +113,7 @@ class KarsEval(Resource):
             Column("Passed", ".status.lastResult.passed", "integer"),
             Column("Failed", ".status.lastResult.failed", "integer"),
             AGE,
+            *WHY,
         ),
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc
 from kars.model.common import (
     VISIBLE,
     Conditions,
@@ -64,7 +64,10 @@ class ContentSafety(Model):
 class ModelRef(Model):
     """A model at a provider."""
 
-    provider: Annotated[Provider, doc("The provider: azure-openai, anthropic, gemini, bedrock, ollama, ...")]
+    provider: Annotated[
+        Provider,
+        doc("The provider: azure-openai, foundry-project, openai, anthropic, github-models, ollama, vllm, ..."),
+    ]
     deployment: Annotated[Deployment, doc("The model's or deployment's name there.")]
 
 
@@ -172,6 +175,7 @@ class InferencePolicy(Resource):
             Column("DailyTokens", ".spec.tokenBudget.dailyTokens", "integer"),
             PHASE,
             AGE,
+            *WHY,
         ),
     )
 

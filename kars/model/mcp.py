@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc, unique
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc, unique
 from kars.model.common import (
     Conditions,
     DisplayName,
@@ -128,7 +128,13 @@ class McpServer(Resource):
     NAMES: ClassVar[Names] = Names(
         plural="mcpservers",
         short="mcp",
-        columns=(Column("URL", ".spec.url"), Column("Production", ".spec.productionMode", "boolean"), PHASE, AGE),
+        columns=(
+            Column("URL", ".spec.url"),
+            Column("Production", ".spec.productionMode", "boolean"),
+            PHASE,
+            AGE,
+            *WHY,
+        ),
     )
 
     spec: Annotated[McpServerSpec, doc("What is wanted.")]

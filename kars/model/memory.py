@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc
 from kars.model.common import (
     LABEL,
     Conditions,
@@ -112,6 +112,7 @@ class KarsMemory(Resource):
             Column("Scope", ".spec.scope"),
             PHASE,
             AGE,
+            *WHY,
         ),
     )
 

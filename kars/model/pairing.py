@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc, unique
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc, unique
 from kars.model.common import EXACT, Conditions, Count, DisplayName, Identifier, Time, Words
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,6 +84,7 @@ class KarsPairing(Resource):
             Column("Budget", ".spec.tokenBudget", "integer"),
             Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
             AGE,
+            *WHY,
         ),
         longest=253,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc, keyed, unique
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc, keyed, unique
 from kars.model.common import (
     LABEL,
     LINE,
@@ -335,6 +335,7 @@ class KarsSandbox(Resource):
             Column("Isolation", ".spec.sandbox.isolation"),
             Column("Allowlist", '.status.conditions[?(@.type=="AllowlistAuthoritative")].status', priority=1),
             AGE,
+            *WHY,
         ),
         longest=SANDBOX_NAME_LENGTH,
         pattern=LABEL,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc, unique
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc, unique
 from kars.model.common import (
     Conditions,
     DisplayName,
@@ -134,6 +134,7 @@ class ToolPolicy(Resource):
             Column("DailyCap", ".spec.commerce.dailyCap"),
             PHASE,
             AGE,
+            *WHY,
         ),
     )
 

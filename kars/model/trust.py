@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from kars.model.base import AGE, PHASE, Column, Model, Names, Resource, Rule, doc
+from kars.model.base import AGE, PHASE, WHY, Column, Model, Names, Resource, Rule, doc
 from kars.model.common import Conditions, Count, DisplayName, Line, NameRef, ObservedGeneration, Time
 
 VertexId = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[^\x00-\x1F\x7F]+\Z")]
@@ -90,6 +90,7 @@ class TrustGraph(Resource):
             Column("ValidEdges", ".status.validEdges", "integer"),
             Column("InvalidEdges", ".status.invalidEdges", "integer"),
             AGE,
+            *WHY,
         ),
         namespaced=False,
     )

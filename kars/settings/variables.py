@@ -138,8 +138,8 @@ def address(name: str, value: str) -> str:
     if value.lower() in {"off", "disabled"}:
         return ""
     host, _, port = value.rpartition(":")
-    whole(0, 65535)(name, port)
-    if not host or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+    bare = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if not host or bare or not (port.isascii() and port.isdigit() and int(port[:6]) < 65536):
         raise refused(name, value, "is no host:port", hint="such as 0.0.0.0:9091, [::]:9091, or off")
     return value
 
@@ -156,10 +156,13 @@ def level(name: str, value: str) -> str:
 def lines(name: str, value: str) -> dict[str, str]:
     """Read NAME=VALUE a line, for the routers."""
     found: dict[str, str] = {}
-    for line in filter(None, (line.strip() for line in value.splitlines())):
+    for number, line in enumerate((line.strip() for line in value.splitlines()), 1):
+        if not line:
+            continue
         variable, equals, setting = line.partition("=")
         if not equals or not ENV_NAME.match(variable):
-            raise SettingsError(f"{name}: a line is not NAME=VALUE", hint=f"it begins with {variable[:40]!r}")
+            # Not the line itself: it may be the rest of a secret that was broken over lines.
+            raise SettingsError(f"{name}: line {number} is not NAME=VALUE", hint="write one variable a line")
         if variable in found:
             raise SettingsError(f"{name} sets {variable} twice")
         if variable in ROUTER_OWN:

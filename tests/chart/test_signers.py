@@ -2,16 +2,20 @@
 
 import base64
 import json
+import re
+import shlex
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kars.artifacts import signers
-from tests.chart.rendered import one, refused, render
+from tests.chart.rendered import ROOT, environment, one, refused, render
 
 PEM = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 RAW = ed25519.Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+BLOCK = re.compile(r"^```yaml\n((?:.*\n)*?)```$", re.MULTILINE)
 SUBJECT = "https://github.com/example/*/.github/workflows/*.yml@refs/tags/*"
 
 
@@ -80,3 +84,29 @@ def test_a_root_has_one_source():
     assert volume["secret"]["secretName"] == "b"
     assert {each["name"] for each in pod({})["volumes"]} == {"tmp"}
     assert json.dumps(pod({})).count("KARS_REGISTRY_CONFIG") == 0
+
+
+GUIDE = (ROOT / "docs" / "signing.md").read_text()
+
+
+def test_the_values_that_the_guide_names_are_values_and_do_what_it_says():
+    commands = [line for line in GUIDE.splitlines() if line.startswith("helm upgrade")]
+    assert len(commands) >= 2
+    for line in commands:
+        words = shlex.split(line)
+        chosen = [part for at, word in enumerate(words) if word == "--set" for part in ("--set", words[at + 1])]
+        assert one(render({}, *chosen), "Deployment", "kars-controller")
+    (snippet,) = (text for text in BLOCK.findall(GUIDE) if text.startswith("signerPolicy:"))
+    values = yaml.safe_load(snippet)["signerPolicy"]
+    values["publicKeys"][0]["publicKeyPem"] = PEM.decode()
+    found = policy(**values)
+    assert found.subjects and [key.id for key in found.keys] == ["release"]
+
+
+def test_the_guides_table_of_variables_is_what_the_chart_sets():
+    rows = re.findall(r"^\| `([a-zA-Z.]+)`.*\| `([A-Z_]+)`", GUIDE, re.MULTILINE)
+    assert len(rows) == 5
+    set_to = {"registry.insecure": ["r.test:5000"], "egress.requireSigned": True, "imageSignatures.enabled": True}
+    for path, variable in rows:
+        before, after = (environment(render(values)) for values in ({}, {path: set_to.get(path, "named")}))
+        assert variable in after and variable not in before, path

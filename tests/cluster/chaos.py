@@ -255,7 +255,7 @@ class Proxy:
             # The API server's own trouble reaches the client as trouble with the connection.
             if transport is not None:
                 cut(transport)
-            raise ConnectionResetError("cut") from None
+            return web.Response()  # goes nowhere
         else:
             return answer
         finally:

@@ -90,3 +90,9 @@ def definitions(plane: ControlPlane) -> str:
         path = f"/apis/{API_VERSION}/{kind.NAMES.plural}"
         plane.wait(lambda path=path: plane.api.get(path), what=f"{kind.NAMES.plural} are served")
     return said.stdout + said.stderr
+
+
+@pytest.fixture(scope="session")
+def kars_plane(plane: ControlPlane, definitions: str) -> ControlPlane:  # noqa: ARG001 - only that they are there
+    """The shared control plane, with the definitions."""
+    return plane

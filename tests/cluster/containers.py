@@ -17,6 +17,9 @@ from tests.cluster.volumes import Missing
 RESTART_SECONDS = 10.0
 LONGEST_RESTART_SECONDS = 300.0
 ENDED_STEP_SECONDS = 0.05
+# As much of a log as the kubelet takes for a termination message.
+LOG_LINES = 80
+LOG_BYTES = 2048
 
 
 def now() -> str:
@@ -54,11 +57,13 @@ class Container:
         self.state = {"running": {"startedAt": now()}}
         self.changed()
 
-    def end(self, code: int, *, reason: str = "") -> None:
+    def end(self, code: int, *, reason: str = "", message: str = "") -> None:
         """Say that it ended; a negative code is a signal's."""
         code = code if code >= 0 else 128 - code
         began = self.state.get("running", {}).get("startedAt", now())
         ended = {"exitCode": code, "reason": reason or ("Error" if code else "Completed")}
+        if message:
+            ended["message"] = message
         self.state = {"terminated": {**ended, "startedAt": began, "finishedAt": now()}}
         self.ready = False
         self.started.clear()
@@ -130,7 +135,7 @@ class RealContainer(Container):
             probing = asyncio.create_task(self.probe())
             code = await self.ended()
             probing.cancel()
-            self.end(code)
+            self.end(code, message=self.last_words() if code else "")
             if self.stopping.is_set():
                 return
             self.last = self.state
@@ -138,6 +143,11 @@ class RealContainer(Container):
             self.wait("CrashLoopBackOff", f"back-off restarting failed container {self.name}")
             await self.sleep(pause)
             pause = min(2 * pause, LONGEST_RESTART_SECONDS)
+
+    def last_words(self) -> str:
+        """What the kubelet puts into the status of a container that failed: the end of its log, where that is asked."""
+        asked = self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
+        return self.process.tail(LOG_LINES)[-LOG_BYTES:] if asked else ""
 
     async def ended(self) -> int:
         """Wait for the process's end; its exit status."""

@@ -1,6 +1,7 @@
 """Who publishes and signs for the tests on a cluster: a registry on loopback, keys, and a Sigstore of our own."""
 
 import base64
+import contextlib
 import json
 from pathlib import Path
 
@@ -18,15 +19,30 @@ SIGNER_POLICY = f"/api/v1/namespaces/{NAMESPACE}/configmaps/kars-signer-policy"
 RELEASE, STRANGER, KEYLESS = "release", "stranger", "keyless"
 
 
-class Press:
-    """Publishes and signs."""
+# ann and secret: as htpasswd -B writes them, and as a docker config has them.
+USERS = "ann:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n"
+CREDENTIALS = base64.b64encode(b"ann:secret").decode()
 
-    def __init__(self, folder: Path) -> None:
-        self.depot = Depot(folder)
+
+class Press:
+    """Publishes and signs; a `guarded` registry wants a user and a password."""
+
+    def __init__(self, folder: Path, *, guarded: bool = False) -> None:
+        extra = ""
+        if guarded:
+            (folder / "users").write_text(USERS)
+            extra = f"auth:\n  htpasswd:\n    realm: x\n    path: {folder / 'users'}\n"
+        self.depot = Depot(folder, extra=extra)
+        if guarded:
+            self.depot.headers = {"Authorization": f"Basic {CREDENTIALS}"}
         self.host = self.depot.host
         self.sigstore = sigstore.World()
         self.published = {}  # the manifests of images
         self.keys = {name: sigstore.new_key() for name in (RELEASE, STRANGER)}
+
+    def docker_config(self):
+        """The credentials of the registry, as `docker login` writes them."""
+        return json.dumps({"auths": {self.host: {"auth": CREDENTIALS}}})
 
     def policy(self, *signers):
         """The data of a SignerPolicy that names these."""
@@ -91,6 +107,43 @@ class Press:
 
     def stop(self):
         self.depot.stop()
+
+    @contextlib.contextmanager
+    def outage(self):
+        """Nobody answers at the registry."""
+        self.depot.stop()
+        try:
+            yield
+        finally:
+            self.depot.start()
+
+
+class Kars:
+    """The controller that runs, with these variables on top of the chart's."""
+
+    def __init__(self, installation, **variables):
+        self.installation = installation
+        self.variables = variables
+        self.plane = installation.plane
+        self.controller = None
+
+    def start(self, **changes):
+        self.controller = self.installation.start(**self.variables, **changes)
+        self.plane.wait(lambda: self.controller.get("/readyz"), 40, what="the controller's readiness")
+
+    def running(self):
+        """Have one run: a test that failed may have left none."""
+        if self.controller is None or self.controller.process.ended() is not None:
+            self.start()
+        return self
+
+    def restart(self, **changes):
+        """End it as the kubelet does, start another one, and wait until that has looked at every sandbox."""
+        self.controller.process.stop()
+        self.start(**changes)
+        total = len(self.plane.api.items(f"/apis/kars.azure.com/v1alpha1/namespaces/{NAMESPACE}/karssandboxes"))
+        name = "kars_controller_reconcile_total"
+        self.plane.wait(lambda: self.controller.metric(name, crd_kind="KarsSandbox") >= total, 30)
 
 
 class Sandbox:

@@ -472,8 +472,26 @@ def test_only_signed_images_pinned_by_digest_run_in_sandboxes(plane):
         ):
             said = refusal(plane, changed(pod(), (*path, "image"), image))
             assert "kars-signed-images" in said and words in said, said
+    mounted = pod()
+    mounted["spec"]["volumes"] = [{"name": "files", "image": {"reference": "r.example.com/files:1"}}]
+    assert "not pinned by digest: r.example.com/files:1" in refusal(plane, mounted)
+    mounted["spec"]["volumes"][0]["image"]["reference"] = f"r.example.com/files@sha256:{DIGEST}"
+    assert "kars-signed-images" not in refusal(plane, mounted)
     assert not refusal(plane, pod(image=f"r.example.com/agent:1@sha256:{DIGEST}"))
     assert not refusal(plane, pod(image="agent:1", namespace="elsewhere"))
+
+
+def test_what_runs_may_be_changed_in_everything_but_its_images_after_its_signer_was_revoked(plane, running):
+    ask(plane, verified(OTHER), user=CONTROLLER, save=True, verb="replace")
+    try:
+        plane.wait(lambda: refusal(plane, pod()), what="pods to be refused")
+        plane.kubectl("label", "--overwrite", "pod", "standing", "revoked=yes", "-n", "kars-demo")
+        image = f"inference-router=other@sha256:{DIGEST}"
+        said = plane.kubectl("set", "image", "pod/standing", image, "-n", "kars-demo", check=False).stderr
+        assert "kars-signed-images" in said or "does not change" in said
+    finally:
+        ask(plane, verified(DIGEST), user=CONTROLLER, save=True, verb="replace")
+        plane.wait(lambda: not refusal(plane, pod()), what="pods to pass")
 
 
 def test_the_list_of_verified_images_is_the_controllers(plane):

@@ -12,18 +12,12 @@ from kars.desired.plan import stamp
 from kars.kube.errors import Busy, Conflict, Forbidden, Invalid
 from kars.model.memory import KarsMemory
 from tests.cluster.api import MERGE, ApiError
-from tests.cluster.controlling import Running, Toy, install_crds, policy
+from tests.cluster.controlling import Running, Toy, policy
 
 POLICIES = "/apis/kars.azure.com/v1alpha1/namespaces/{}/inferencepolicies"
 CONFIG_MAPS = "/api/v1/namespaces/{}/configmaps"
 # Long enough for an event to have come, were there one.
 QUIET_SECONDS = 1.0
-
-
-@pytest.fixture(scope="session")
-def kars_plane(plane):
-    install_crds(plane)
-    return plane
 
 
 @pytest.fixture

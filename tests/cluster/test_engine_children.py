@@ -11,16 +11,10 @@ from kars.controller.reconcile import Done
 from kars.desired.plan import stamp
 from kars.kube.types import DEPLOYMENT, NAMESPACE, SECRET, Key
 from kars.model.sandbox import KarsSandbox
-from tests.cluster.controlling import Running, install_crds
+from tests.cluster.controlling import Running
 
 SANDBOXES = "/apis/kars.azure.com/v1alpha1/namespaces/{}/karssandboxes"
 MANAGER = "kars-controller/karssandbox"
-
-
-@pytest.fixture(scope="session")
-def kars_plane(plane):
-    install_crds(plane)
-    return plane
 
 
 def labels(name, namespace):

@@ -8,14 +8,8 @@ from nacl.signing import SigningKey
 
 from kars.controller import policies
 from tests.cluster.api import ApiError
-from tests.cluster.controlling import Running, install_crds
+from tests.cluster.controlling import Running
 from tests.cluster.world import GROUP, World
-
-
-@pytest.fixture(scope="session")
-def kars_plane(plane):
-    install_crds(plane)
-    return plane
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from kars.controller.policies.mcp import McpServers
 from kars.controller.policies.publisher import Publisher
 from kars.controller.policies.sre import Actions
 from tests.cluster.authority import Authority
-from tests.cluster.controlling import Running, install_crds
+from tests.cluster.controlling import Running
 from tests.cluster.world import GROUP, World
 
 
@@ -56,12 +56,6 @@ class Issuer:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
-
-
-@pytest.fixture(scope="session")
-def kars_plane(plane):
-    install_crds(plane)
-    return plane
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,10 @@ from collections import Counter
 import pytest
 
 from kars.controller import policies
-from tests.cluster.controlling import Running, install_crds
+from tests.cluster.controlling import Running
 from tests.cluster.world import MODELS, House, World
 
 NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def kars_plane(plane):
-    install_crds(plane)
-    return plane
 
 
 @pytest.fixture(scope="module")

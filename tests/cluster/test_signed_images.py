@@ -10,9 +10,11 @@ import pytest
 
 from tests.cluster.installation import NAMESPACE, Installation
 from tests.cluster.plane import ControlPlane
-from tests.cluster.signing import KEYLESS, RELEASE, STRANGER, Press, Sandbox
+from tests.cluster.signing import KEYLESS, RELEASE, STRANGER, Kars, Press, Sandbox
 from tests.cluster.world import MODELS
 
+# Controllers are restarted, and the first test starts a control plane.
+pytestmark = pytest.mark.timeout(120)
 LIST = f"/api/v1/namespaces/{NAMESPACE}/configmaps/kars-verified-images"
 # A sandbox whose router is a real process.
 ROUTED = "routed"
@@ -60,35 +62,14 @@ def installation(tmp_path_factory, press, pinned):
         plane.stop()
 
 
-class Kars:
-    """The controller that runs."""
-
-    def __init__(self, installation):
-        self.installation = installation
-        self.plane = installation.plane
-
-    def start(self):
-        self.controller = self.installation.start(KARS_SIGSTORE_TRUSTED_ROOT=self.installation.root)
-        self.plane.wait(lambda: self.controller.get("/readyz"), 30, what="the controller's readiness")
-
-    def restart(self):
-        """End it, and wait until another one has looked at every sandbox."""
-        self.controller.process.stop()
-        self.start()
-        total = len(self.plane.api.items(f"/apis/kars.azure.com/v1alpha1/namespaces/{NAMESPACE}/karssandboxes"))
-        name = "kars_controller_reconcile_total"
-        self.plane.wait(lambda: self.controller.metric(name, crd_kind="KarsSandbox") >= total, 30)
-
-    def listed(self):
-        """The verified images: digest to who signed and which tags led there."""
-        return (self.plane.api.find(LIST) or {}).get("data") or {}
-
-
 @pytest.fixture(scope="module")
-def kars(installation):
-    running = Kars(installation)
-    running.start()
-    return running
+def controllers(installation):
+    return Kars(installation, KARS_SIGSTORE_TRUSTED_ROOT=installation.root)
+
+
+@pytest.fixture
+def kars(controllers):
+    return controllers.running()
 
 
 @pytest.fixture
@@ -114,20 +95,13 @@ def signers(kars, press):
 
 
 @contextlib.contextmanager
-def without_registry(press):
-    press.depot.stop()
-    try:
-        yield
-    finally:
-        press.depot.start()
-
-
-@contextlib.contextmanager
 def writes(plane):
     """Count how often the list of verified images is written."""
     command = [plane.tools / "kubectl", "get", "configmap", "kars-verified-images", "-n", NAMESPACE]
     watch = subprocess.Popen(
-        [*command, "--watch", "-o", "name"], env={"KUBECONFIG": str(plane.admin)}, stdout=subprocess.PIPE
+        [*command, "--watch", "-o", "name"],
+        env={"KUBECONFIG": str(plane.admin), "HOME": str(plane.folder / "home")},
+        stdout=subprocess.PIPE,
     )
     seen = []
     try:
@@ -137,6 +111,11 @@ def writes(plane):
     finally:
         watch.terminate()
         seen.extend(watch.communicate()[0].splitlines())
+
+
+def listed(kars):
+    """The verified images: digest to who signed and which tags led there."""
+    return (kars.plane.api.find(LIST) or {}).get("data") or {}
 
 
 def key(reference):
@@ -170,9 +149,8 @@ def test_every_image_of_a_sandbox_is_pinned_listed_and_runs(kars, make, press, p
     told = sandbox.says("ImagesVerified", "True", "Verified")
     assert "signed by key release" in told["message"]
     assert set(sandbox.images().values()) == set(pinned.values())
-    listed = kars.listed()
     for name, reference in pinned.items():
-        assert listed[key(reference)].splitlines() == ["key release", f"{press.host}/kars/{name}:v1"]
+        assert listed(kars)[key(reference)].splitlines() == ["key release", f"{press.host}/kars/{name}:v1"]
 
 
 def test_an_image_that_nobody_signed_makes_no_pod_until_it_is_signed(kars, make, press):
@@ -183,7 +161,7 @@ def test_an_image_that_nobody_signed_makes_no_pod_until_it_is_signed(kars, make,
     sandbox.says("ImagesVerified", "False", "SignatureVerifyFailed")
     assert sandbox.status()["phase"] == "Degraded"
     assert sandbox.find("networkpolicies", "sandbox-policy", "networking.k8s.io/v1")
-    assert sandbox.deployment() is None and key(reference) not in kars.listed()
+    assert sandbox.deployment() is None and key(reference) not in listed(kars)
     press.sign("team/unsigned", press.published[reference], RELEASE)
     touch(sandbox)
     sandbox.plane.wait(sandbox.deployment)
@@ -231,7 +209,7 @@ def test_a_revoked_signer_starts_no_pod_any_more_and_what_runs_says_so(kars, mak
     assert tag in told["message"]
     sandbox.says("ImagesVerified", "False", "IdentityMismatch")
     other.says("ImagesVerified", "True", "Verified")
-    sandbox.plane.wait(lambda: key(reference) not in kars.listed(), what="the list without it")
+    sandbox.plane.wait(lambda: key(reference) not in listed(kars), what="the list without it")
     # The pod that runs is left, and what others want of it is not refused; one that goes does not come back.
     (running,) = kars.plane.api.items(f"/api/v1/namespaces/{sandbox.space}/pods")
     name = running["metadata"]["name"]
@@ -260,7 +238,7 @@ def test_neither_a_restart_nor_an_outage_nor_a_moved_tag_takes_anything_away(kar
     sandbox = make("kept", tag)
     sandbox.plane.wait(lambda: sandbox.images().get("agent") == reference)
     before, deployment = kars.plane.api.get(LIST), sandbox.deployment()
-    with without_registry(press):
+    with press.outage():
         kars.restart()
         told = sandbox.says("ImagesVerified", "False", "Transient")
         assert f"{reference} stays" in told["message"] and "did not answer" in told["message"]
@@ -278,15 +256,15 @@ def test_neither_a_restart_nor_an_outage_nor_a_moved_tag_takes_anything_away(kar
     kars.restart()
     sandbox.plane.wait(lambda: sandbox.images()["agent"] == newer, 30)
     sandbox.says("ImagesVerified", "True", "Verified")
-    assert kars.listed()[key(newer)].splitlines()[1:] == [tag]
-    assert kars.listed()[key(reference)].splitlines()[1:] == []
+    assert listed(kars)[key(newer)].splitlines()[1:] == [tag]
+    assert listed(kars)[key(reference)].splitlines()[1:] == []
 
 
 def test_a_list_that_somebody_takes_away_is_there_again(kars, make, pinned):
     make("listing").says("ImagesVerified", "True", "Verified")
-    before = kars.listed()
+    before = listed(kars)
     kars.plane.kubectl("delete", "configmap", "kars-verified-images", "-n", NAMESPACE)
-    kars.plane.wait(lambda: kars.listed() == before, what="the list")
+    kars.plane.wait(lambda: listed(kars) == before, what="the list")
 
 
 def test_many_sandboxes_write_the_list_once_for_each_change(kars, make, press):

@@ -37,6 +37,10 @@ class Ruler:
         self.trial.plane.wait(self.leads, LEAD_SECONDS, what=f"{self.controller.name} leads")
         return self
 
+    def knows_leader(self) -> bool:
+        """Whether it has looked at the lease."""
+        return any(one.verb == "GET" and LEASES in one.path and one.status == 200 for one in list(self.proxy.seen))
+
     def kill(self) -> None:
         """End it without warning."""
         self.controller.process.kill()
@@ -85,7 +89,7 @@ class Trial:
     def rule(self, **env: str) -> Ruler:
         """Start a controller behind a proxy of its own; returns when it knows everything."""
         proxy = Proxy(self.plane).start()
-        ruler = Ruler(self, proxy, self.installation.start(server=proxy.url, **env))
+        ruler = Ruler(self, proxy, self.installation.start(server=proxy.url, **({"LOG_LEVEL": "debug"} | env)))
         self.rulers.append(ruler)
         self.plane.wait(lambda: ruler.controller.get("/readyz"), START_SECONDS, what="the controller's readiness")
         return ruler
@@ -137,10 +141,10 @@ class Trial:
         found = self.plane.api.get(self.path(name)).get("status") or {}
         return next((one for one in found.get("conditions", ()) if one["type"] == kind), {})
 
-    def settled(self, what: str, *, since: float | None = None) -> float:
-        """Wait for convergence; the seconds since then."""
+    def settled(self, what: str, *, since: float | None = None, whole: bool = False) -> float:
+        """Wait for convergence (see `Census.converged`); the seconds since then, or since now."""
         assert self.census is not None
-        return self.census.converged(time.monotonic() if since is None else since, what=what)
+        return self.census.converged(time.monotonic() if since is None else since, what=what, whole=whole)
 
     def clear(self) -> None:
         """Delete every sandbox and every policy but the one that is always there; nobody waits for their ends."""

@@ -60,18 +60,32 @@ class Unrest:
         self.number = 0
         self.standing: list[str] = []
         self.stopping = threading.Event()
+        self.active = threading.Event()
+        self.idle = threading.Event()
         self.thread = threading.Thread(target=self.run, name="unrest", daemon=True)
         self.deadline = 0.0
 
     def start(self, seconds: float) -> "Unrest":
         """Begin."""
         self.deadline = time.monotonic() + seconds
+        self.active.set()
         self.thread.start()
         return self
+
+    def pause(self) -> None:
+        """Rest for a while, after what is under way."""
+        self.idle.clear()
+        self.active.clear()
+        assert self.idle.wait(2 * REQUEST_SECONDS + 5) or not self.thread.is_alive()
+
+    def resume(self) -> None:
+        """Go on."""
+        self.active.set()
 
     def stop(self) -> None:
         """End, after what is under way."""
         self.stopping.set()
+        self.active.set()
         self.thread.join(2 * REQUEST_SECONDS + 5)
         assert not self.thread.is_alive()
 
@@ -82,9 +96,14 @@ class Unrest:
             (self.change, 5),
             (self.delete, 3),
             (self.change_policy, 1),
+            (self.replace_policy, 1),
             (self.spoil, 3),
         ]
         while not self.stopping.is_set() and time.monotonic() < self.deadline:
+            if not self.active.is_set():
+                self.idle.set()
+                self.active.wait(REQUEST_SECONDS)
+                continue
             (deed,) = self.random.choices([one for one, _ in deeds], [weight for _, weight in deeds])
             try:
                 deed()
@@ -132,6 +151,14 @@ class Unrest:
         """Change what all of them depend on."""
         self.merge(f"{POLICIES}/{MODELS}", {"spec": {"tokenBudget": {"dailyTokens": self.random.randrange(10**6)}}})
 
+    def replace_policy(self) -> None:
+        """Make a policy that nothing refers to, or delete it."""
+        name = f"{self.prefix}-{self.random.randrange(3)}"
+        if self.random.random() < 0.5:
+            self.ask("POST", POLICIES, policy(name))
+        else:
+            self.gone(f"{POLICIES}/{name}")
+
     def spoil(self) -> None:
         """Edit or delete an object that the controller made."""
         if not self.standing:
@@ -153,9 +180,11 @@ class Unrest:
             self.merge(path, edit)
 
     def clear(self) -> None:
-        """Delete every sandbox."""
-        for one in self.api.items(SANDBOXES):
-            self.api.drop(f"{SANDBOXES}/{one['metadata']['name']}")
+        """Delete every sandbox, and every policy but the one that is always there."""
+        for path in (SANDBOXES, POLICIES):
+            for one in self.api.items(path):
+                if one["metadata"]["name"] != MODELS:
+                    self.api.drop(f"{path}/{one['metadata']['name']}")
         self.standing.clear()
 
     # One request each, with a short patience

@@ -338,7 +338,10 @@ def ttl(text: str, most: timedelta) -> timedelta:
     if not found or not total:
         raise Unfit("TtlInvalid", f"ttl {text!r} is no duration of days, hours, minutes and seconds")
     if total > most:
-        raise Unfit("TtlExceedsCeiling", f"ttl {text} is longer than the {most} that an approval may be for")
+        raise Unfit(
+            "TtlExceedsCeiling",
+            f"ttl {text} is longer than {most.total_seconds():g} s, the longest that an approval may run here",
+        )
     return total
 
 

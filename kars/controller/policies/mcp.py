@@ -71,7 +71,7 @@ class McpServers(Publisher):
             if found is None or not found.fresh(cluster.now()):
                 found = await self.fetch(issuer, cluster)
         if found.error:
-            raise Unfit("JwksFetchFailed", found.error)
+            raise Unfit("JwksFetchFailed", f"{found.error} (issuer {issuer})")
         return found.keys
 
     async def fetch(self, issuer: str, cluster: Cluster) -> Fetched:

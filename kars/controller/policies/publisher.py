@@ -62,7 +62,8 @@ class Publisher:
             compiled = self.row.render(resource, given)
             known = await self.bring(compiled, known, cluster)
         except (Refused, Unfit) as error:
-            return await self.degrade(resource, known, cluster, error.reason, str(error))
+            words = error.told if isinstance(error, Refused) else str(error)
+            return await self.degrade(resource, known, cluster, error.reason, words)
         except Unwritten as error:
             return await self.degrade(resource, known, cluster, self.row.unwritten, str(error))
         standing, after = await self.judge(resource, compiled, known, cluster)
@@ -120,13 +121,13 @@ class Publisher:
             return conditions.settled(note), None
         key = where(resource)
         live = self.row.governs(key, self.index.referrers(key, cluster), cluster)
-        asleep = len(self.row.governs(key, self.index.idlers(key, cluster), cluster))
+        idle = self.row.governs(key, self.index.idlers(key, cluster), cluster)
         if only := self.row.sandbox(resource):
-            live = live & {Key(key.namespace, only)}
+            live, idle = live & {Key(key.namespace, only)}, idle & {Key(key.namespace, only)}
         poll = await self.confirmations.poll(key, live, cluster, kind=compiled.echo_kind, digest=compiled.digest)
         if fault := conditions.memory_fault(poll.errors):
             return conditions.degraded(*fault, phase=self.row.failed), poll.after
-        standing = conditions.enforcement(compiled.digest, poll.answers, asleep=asleep, note=note)
+        standing = conditions.enforcement(compiled.digest, poll.answers, asleep=len(idle), note=note)
         return standing, waiting(standing, poll)
 
     async def tell(

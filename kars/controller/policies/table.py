@@ -82,6 +82,7 @@ INFERENCE = Row(
     unwritten="ProfileWriteFailed",
     bundle=lambda policy: policy.spec.bundle_ref,
     refers=referrers.inference,
+    sandbox=lambda policy: policy.spec.applies_to.sandbox_name or "",
     compiled_at="lastCompiledAt",
 )
 TOOLS = Row(

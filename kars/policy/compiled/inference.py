@@ -16,6 +16,23 @@ FILE = "inference-policy.json"
 SUPPLIED = ("tokenBudget", "contentSafety", "modelPreference", "displayName")
 # Longest text that the router takes, in bytes: a name of 256 characters can have four times as many.
 NAME_BYTES = 512
+# The router's providers and their other names (router_core/providers). It asks the first that is configured where a
+# policy names another.
+PROVIDERS = frozenset(
+    {
+        "anthropic",
+        "azure",
+        "azure-openai",
+        "foundry",
+        "foundry-project",
+        "github",
+        "github-models",
+        "ollama",
+        "openai",
+        "openai-compatible",
+        "vllm",
+    }
+)
 
 
 def render(policy: InferencePolicy, given: Given) -> Compiled:
@@ -85,8 +102,19 @@ def serving(models: ModelPreference, notes: list[str]) -> Object:
             notes.append(f"modelPreference names {model.provider}/{model.deployment} more than once")
             continue
         chain.append(model)
+    if unknown := strangers(models):
+        notes.append(f"this router has no provider {', '.join(unknown)}: the one that is configured is asked instead")
     primary, *fallback = ({"provider": one.provider, "deployment": one.deployment} for one in chain)
     return {"primary": primary, "fallback": fallback}
+
+
+def strangers(models: ModelPreference) -> list[str]:
+    """Return the providers that the router does not have; one with an endpoint of its own may have any name."""
+    named = [
+        *([models.primary.provider] if models.primary.endpoint is None else []),
+        *(one.provider for one in models.fallback),
+    ]
+    return sorted({name for name in named if name not in PROVIDERS})
 
 
 def shortened(name: str) -> str:

@@ -171,6 +171,30 @@ def test_a_pod_that_waits_says_why_and_whose_fault_it_is():
     assert len(found.message) == held.LONGEST_MESSAGE
 
 
+def crashing(name, **last):
+    state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+    return {"name": name, "state": state, "lastState": {"terminated": {"reason": "Error", **last}}}
+
+
+def test_a_router_that_ends_again_and_again_says_why():
+    words = '{"time": "1"}\nerror: ROUTER_WORKERS="two": no number\nhint: see --help\n'
+    found = held.keep_pod(pod(initContainerStatuses=[crashing("inference-router", exitCode=2, message=words)]))
+    assert found.reason == "CrashLoopBackOff"
+    assert found.message.endswith('(it ended with exit status 2: error: ROUTER_WORKERS="two": no number)')
+
+
+def test_an_agents_last_words_are_not_passed_on():
+    found = held.keep_pod(pod(containerStatuses=[crashing("agent", exitCode=1, message="my secret")]))
+    assert found.message == "agent: back-off (it ended with exit status 1)"
+
+
+def test_a_log_as_last_words_changes_no_message():
+    found = held.keep_pod(
+        pod(initContainerStatuses=[crashing("inference-router", exitCode=1, message='{"time": "1"}')])
+    )
+    assert found.message == "inference-router: back-off (it ended with exit status 1)"
+
+
 def test_a_pod_that_no_node_takes_says_so():
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
     found = held.keep_pod(pod(phase="Pending", conditions=[condition]))

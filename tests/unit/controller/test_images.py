@@ -106,6 +106,9 @@ async def test_many_at_once_are_written_together(press):
     named = [image(press)[0] for _ in range(40)]
     async with cluster(press, RELEASE) as world:
         made = Images()
+        # They are all verified at one time, whatever the registry's pace.
+        for one in named:
+            await world.cluster.artifacts.check_image(one, world.cluster.signers())
         apply = world.api.apply
 
         async def slowly(value, **more):
@@ -115,7 +118,7 @@ async def test_many_at_once_are_written_together(press):
         world.api.apply = slowly
         await asyncio.gather(*(pin(made, world, one, sandbox=str(number)) for number, one in enumerate(named)))
         assert len(listed(world)) == 40
-        assert writes(world) <= 20
+        assert writes(world) <= 3
 
 
 async def test_what_was_verified_while_its_signer_was_revoked_is_not_listed(press):

@@ -197,6 +197,35 @@ def test_closing_lets_everyone_go_and_hands_nothing_out():
     run(test)
 
 
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_an_alarm_for_what_is_due_at_this_moment_can_be_set_again(loop):
+    """uvloop makes no timer of a time that is up, and what it makes instead does not say when."""
+
+    async def test():
+        queue = Queue(workers=1)
+        queue.schedule.add_at(ITEMS[0], queue.clock() + 0.0003, queue.clock())
+        for _ in range(3):
+            queue.arm()
+        assert await queue.take() == ITEMS[0]
+        queue.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(test())
+
+
+def test_what_fails_waits_longer_where_much_does():
+    async def test():
+        queue = Queue(workers=1)
+        assert queue.crowded(8.0, rate=20.0) == 8.0
+        for number in range(400):
+            queue.retry(Item("A", Key("", str(number))), after=60)
+        assert queue.crowded(8.0, rate=20.0) == 20.0
+        assert max(queue.retry(ITEMS[0], longest=2.0) for _ in range(60)) <= 2.0
+        queue.close()
+
+    run(test)
+
+
 def test_failures_in_a_row_are_counted_until_one_succeeds():
     async def test():
         queue = Queue(workers=1)

@@ -39,6 +39,7 @@ def test_list_as_json_is_one_versioned_document(run):
         "plural": "karssandboxes",
         "shortName": "cs",
         "scope": "Namespaced",
+        "shortNames": ["cs", "ksb"],
     }
 
 

@@ -74,6 +74,7 @@ def test_a_definition_is_served_stored_and_has_a_status(name):
     assert root(name)["required"] == ["spec"]
 
 
+WHY = ["Reason", "Message"]
 # Kind: plural, short name, printer columns; as clients of the reference know them.
 KNOWN = {
     "KarsSandbox": ("karssandboxes", "cs", "Phase Runtime InferencePolicy Isolation Allowlist Age"),
@@ -96,14 +97,21 @@ def test_kubectl_calls_a_kind_what_it_always_called_it(name):
     names = DEFINITIONS[name]["spec"]["names"]
     plural, short, columns = KNOWN[name]
     assert (names["plural"], names["singular"], names["shortNames"][0]) == (plural, name.lower(), short)
-    assert [column["name"] for column in version(name)["additionalPrinterColumns"]] == columns.split()
+    shown = version(name)["additionalPrinterColumns"]
+    assert [column["name"] for column in shown if column["name"] not in WHY] == columns.split()
+
+
+@EACH
+def test_a_wide_list_says_why_something_is_not_ready(name):
+    wide = [column["name"] for column in version(name)["additionalPrinterColumns"] if column.get("priority")]
+    assert [column for column in wide if column in WHY] == ([] if name == "KarsSREAction" else WHY)
 
 
 @EACH
 def test_a_printer_column_shows_a_field_that_there_is(name):
     known = {re.sub(r"\[\]$", "", path) for path, _ in parts(root(name))} | {".metadata.creationTimestamp"}
     for column in version(name)["additionalPrinterColumns"]:
-        path = re.sub(r"\[\?\(@\.type==\"\w+\"\)\]\.status$", "", column["jsonPath"])
+        path = re.sub(r"\[\?\(@\.type==\"\w+\"\)\]\.(status|reason|message)$", "", column["jsonPath"])
         assert path in known, column
         shown = dict(parts(root(name))).get(column["jsonPath"], {}).get("type", column["type"])
         assert column["type"] in {shown, "date", "string"}, column

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from kars.policy.compiled.canonical import digest
 from kars.policy.compiled.outcome import Given, Unfit
 from tests.unit.policy_compiled.samples import given, make, of
 
+PRESETS = Path(__file__).parents[3] / "router_core" / "providers"
 NOW = datetime(2026, 7, 1, 9, tzinfo=UTC)
 COMPILERS = {
     InferencePolicy: inference.render,
@@ -136,13 +138,28 @@ def test_a_cap_that_the_day_never_grants_is_held_to_the_day():
 
 
 def test_a_model_that_comes_again_is_named_once():
-    one, other = {"provider": "p", "deployment": "a"}, {"provider": "p", "deployment": "b"}
+    one, other = {"provider": "openai", "deployment": "a"}, {"provider": "openai", "deployment": "b"}
     compiled = body_of({"modelPreference": {"primary": one, "fallback": [other, one, other]}})
     assert json.loads(compiled.objects[0]["data"][inference.FILE])["modelPreference"] == {
         "primary": one,
         "fallback": [other],
     }
     assert len(compiled.notes) == 2
+
+
+def test_a_provider_that_the_router_does_not_have_is_told():
+    compiled = body_of({"modelPreference": {"primary": {"provider": "azure-opnai", "deployment": "a"}}})
+    assert compiled.notes == ("this router has no provider azure-opnai: the one that is configured is asked instead",)
+
+
+def test_at_an_endpoint_of_its_own_a_provider_may_have_any_name():
+    primary = {"provider": "gemini", "deployment": "a", "endpoint": "https://models.example"}
+    assert body_of({"modelPreference": {"primary": primary}}).notes == ()
+
+
+def test_the_providers_are_those_of_the_router():
+    presets = [json.loads(path.read_bytes()) for path in PRESETS.glob("*.json")]
+    assert {name for one in presets for name in (one["name"], *one.get("aliases", ()))} == inference.PROVIDERS
 
 
 def test_a_long_name_is_cut_between_two_characters():
