@@ -525,6 +525,10 @@ def test_without_the_list_no_image_is_verified(plane):
 # sandbox-children
 
 
+# A name of an image leaves the cluster when it is pulled.
+EVIL_CODE = {"oci": {"image": "collector.example/what-i-know:1"}}
+
+
 @pytest.fixture(scope="module")
 def family(plane):
     """Parents of each kind, and accounts that may make and delete any sandbox as far as roles go."""
@@ -533,7 +537,7 @@ def family(plane):
         "allowedEndpoints": [{"host": "api.example.com"}, {"host": "db.example.com", "port": 5432}],
     }
     for each in (
-        sandbox("parent"),
+        sandbox("parent", labels={"tier": "one"}, governance={"mcpServerRefs": [{"name": "search"}, {"name": "code"}]}),
         sandbox("vault", sandbox={"isolation": "confidential"}, networkPolicy=strict),
         sandbox("own", runtime={"kind": "BYO", "byo": {"image": f"mine@sha256:{DIGEST}", "contractVersion": "v1"}}),
         sandbox("free", governance={"enabled": False}),
@@ -576,6 +580,14 @@ def test_a_sandbox_makes_and_deletes_children_of_its_own(family):
         (child(sandbox={"runAsNonRoot": False}), "is confined"),
         (child(sandbox={"readOnlyRootFilesystem": False}), "is confined"),
         (child(inferenceRef={"name": "unlimited"}), "InferencePolicy"),
+        (child(labels={"team": "trusted"}), "no label that its parent does not have"),
+        (child(labels={"tier": "other"}), "no label that its parent does not have"),
+        (child(governance={"mcpServerRefs": [{"name": "search"}, {"name": "payroll"}]}), "no McpServer"),
+        (child(governance={"mcpServerRef": {"name": "payroll"}}), "no McpServer"),
+        (child(memoryRef={"name": "everything"}), "no memory of its own"),
+        (child(a2a={"enabled": True, "agentRef": {"name": "boss"}}), "no card but its parent's"),
+        (child(runtime={"kind": "LangGraph", "langGraph": {"agentCode": EVIL_CODE}}), "an image of the installation"),
+        (child(runtime={"kind": "Anthropic", "anthropic": {"agentCode": EVIL_CODE}}), "an image of the installation"),
         (child(governance={"enabled": False}), "governed"),
         (child(governance={"toolPolicyRef": {"name": "anything-goes"}}), "ToolPolicy"),
         (child(runtime={"kind": "OpenClaw", "openclaw": {"image": "evil"}}), "an image of the installation"),
@@ -619,6 +631,14 @@ def test_a_child_that_is_more_than_its_parent_is_refused(family, document, words
 )
 def test_a_child_of_a_strict_and_confidential_sandbox_is_both(family, document, passes):
     assert (not refusal(family, document, user=account("vault"))) is passes
+
+
+def test_a_child_may_have_its_parents_labels_and_servers(family):
+    labels = {"tier": "one", "kars.azure.com/spawned-by": "agent", "kars.azure.com/role": "reader"}
+    assert not refusal(
+        family, child(labels=labels, governance={"mcpServerRefs": [{"name": "code"}]}), user=account("parent")
+    )
+    assert not refusal(family, child(governance={"mcpServerRef": {"name": "search"}}), user=account("parent"))
 
 
 def test_a_child_may_run_its_parents_image_and_go_ungoverned_where_the_parent_does(family):
@@ -729,6 +749,7 @@ def test_the_labels_of_a_sandboxes_namespace_are_the_controllers(plane):
     for labels in (
         STRICT | {"kars.azure.com/break-glass": "true"},
         STRICT | {"kars.azure.com/isolated": "no"},
+        STRICT | {"kars.azure.com/parent-namespace": "mallorys"},
         STRICT | {"pod-security.kubernetes.io/enforce": "privileged"},
         {},
     ):
@@ -736,5 +757,46 @@ def test_the_labels_of_a_sandboxes_namespace_are_the_controllers(plane):
         for user in ("officer", CONTROLLER):
             plane.wait(lambda: not refusal(plane, space("kars-demo", labels), user=user, verb="replace"))  # noqa: B023
     assert "kars-sandbox-namespaces" in refusal(plane, space("kars-fake", STRICT), user="mallory")
+    for component in ("system", "sandbox"):
+        labels = {"app.kubernetes.io/name": "kars", "app.kubernetes.io/component": component}
+        assert "kars-sandbox-namespaces" in refusal(plane, space("plain", labels), user="mallory")
+        assert not refusal(plane, space("plain", labels), user="officer")
+    assert not refusal(plane, space("plain", {"app.kubernetes.io/component": "system"}), user="mallory")
     assert not refusal(plane, space("plain", {"pod-security.kubernetes.io/enforce": "baseline"}), user="mallory")
     assert not refusal(plane, space("kars-new", STRICT), user=CONTROLLER)
+
+
+# managed-objects
+
+
+def compiled(kind="ConfigMap", *, namespace="elsewhere", labels=None, finalizers=(), **data):
+    meta = {"name": "inferencepolicy-p-profile", "namespace": namespace, "finalizers": list(finalizers)}
+    meta["labels"] = MANAGED if labels is None else labels
+    return {"apiVersion": "v1", "kind": kind, "metadata": meta, "data": data}
+
+
+MANAGED = {"app.kubernetes.io/managed-by": "kars-controller"}
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Secret"])
+def test_what_bears_the_controllers_label_is_the_controllers(plane, kind):
+    plural = f"{kind.lower()}s"
+    for user in ("mallory", "officer", CONTROLLER):
+        grant(plane, user, ["create", "update", "get"], plural)
+    grant(plane, "officer", ["change"], "kars.azure.com:managedobjects")
+    mine = compiled(kind, labels={"app.kubernetes.io/managed-by": "me"})
+    plane.wait(lambda: not refusal(plane, mine, user="mallory"), what="the rights")
+    assert "kars-managed-objects" in refusal(plane, compiled(kind), user="mallory")
+    assert not refusal(plane, compiled(kind), user="officer")
+    ask(plane, compiled(kind, k="YQ=="), user=CONTROLLER, save=True)
+    for changed in (compiled(kind, k="Yg=="), compiled(kind, k="YQ==", labels={}), compiled(kind)):
+        said = refusal(plane, changed, user="mallory", verb="replace")
+        assert "kars-managed-objects" in said and "change the resource" in said
+        assert not refusal(plane, changed, user=CONTROLLER, verb="replace")
+    assert not refusal(plane, compiled(kind, finalizers=["a.example/b"], k="YQ=="), user="mallory", verb="replace")
+    # Nor is the label put on something that is there.
+    other = compiled(kind, labels={}, k="YQ==")
+    other["metadata"]["name"] = "other"
+    ask(plane, other, user="mallory", save=True)
+    other["metadata"]["labels"] = MANAGED
+    assert "kars-managed-objects" in refusal(plane, other, user="mallory", verb="replace")
