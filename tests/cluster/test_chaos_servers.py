@@ -3,15 +3,14 @@
 KARS_CHAOS=full restarts it fifty times; a few times otherwise.
 """
 
-import os
 import random
 import time
 
 import pytest
 
+from tests.cluster.trial import FULL
 from tests.cluster.unrest import SANDBOXES, Unrest
 
-FULL = os.environ.get("KARS_CHAOS") == "full"
 RESTARTS = 50 if FULL else 4
 # Between two restarts: long enough for watches to be back, and short enough for them not to be.
 PAUSES = (0.2, 4.0)
