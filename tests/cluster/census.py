@@ -81,7 +81,9 @@ class Census:
                 return taken
             else:
                 story.append(f"{began - since:5.1f} s: {len(wrong)}: {'; '.join(wrong[:4])}")
-                assert began < since + seconds, f"{what}: not after {seconds} s:\n  " + "\n  ".join([*story[-8:], "", *wrong])
+                assert began < since + seconds, f"{what}: not after {seconds} s:\n  " + "\n  ".join(
+                    [*story[-8:], "", *wrong]
+                )
             time.sleep(STEP_SECONDS)
 
     def look(self) -> tuple[list[str], list[str]]:
@@ -202,9 +204,10 @@ def going(cluster: Cluster, there: dict[Place, Object]) -> Iterator[str]:
     for key in cluster.keys(KarsSandbox):
         known = cluster.known(KarsSandbox, key)
         space = there.get(("Namespace", "", names.namespace(key.name)))
-        if known is not None and known.metadata.deletion_timestamp is not None and space is not None:
-            if cluster.owns(key) and "deletionTimestamp" in space["metadata"]:
-                yield key.name
+        if known is None or known.metadata.deletion_timestamp is None or space is None:
+            continue
+        if cluster.owns(key) and "deletionTimestamp" in space["metadata"]:
+            yield key.name
 
 
 def says(sandbox: KarsSandbox, reason: str) -> list[str]:

@@ -8,6 +8,7 @@ It speaks HTTP/1.1 only. Every request that reaches it is written down in `seen`
 import asyncio
 import contextlib
 import json
+import random
 import re
 import socket
 import ssl
@@ -160,6 +161,54 @@ def reset(after: int = 0) -> Stream:
             await out.write(data)
             left -= len(data)
         raise Cut
+
+    return stream
+
+
+def truncate(after: int = 0) -> Stream:
+    """A body that ends after that many bytes as if it were whole."""
+
+    async def stream(out: web.StreamResponse, body: aiohttp.StreamReader) -> None:
+        left = after
+        while left and (data := await body.read(left)):
+            await out.write(data)
+            left -= len(data)
+
+    return stream
+
+
+def disorder(seed: int = 0) -> Stream:
+    """A watch that swaps neighbours, says what it has said before, and brings the dead back to life."""
+    chance = random.Random(seed)
+
+    async def stream(out: web.StreamResponse, body: aiohttp.StreamReader) -> None:
+        said: list[bytes] = []
+        held = b""
+        while line := await body.readline():
+            said.append(line)
+            if not held and chance.random() < 0.3:
+                held = line
+                continue
+            lines = [line, held] if held else [line]
+            held = b""
+            for one in [*lines, chance.choice(said)]:
+                await out.write(one)
+
+    return stream
+
+
+def bookmarks(seconds: float = 0.2) -> Stream:
+    """A watch of a server whose cache stands still: it lives, by bookmarks of where it began, and tells nothing."""
+
+    async def stream(out: web.StreamResponse, body: aiohttp.StreamReader) -> None:
+        first = await body.readline()
+        if not first:
+            return
+        value = json.loads(first)["object"]
+        mark = {"kind": value["kind"], "apiVersion": value["apiVersion"], "metadata": {"resourceVersion": "1"}}
+        while True:
+            await out.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
+            await asyncio.sleep(seconds)
 
     return stream
 

@@ -93,6 +93,6 @@ def definitions(plane: ControlPlane) -> str:
 
 
 @pytest.fixture(scope="session")
-def kars_plane(plane: ControlPlane, definitions: str) -> ControlPlane:  # noqa: ARG001 - only that they are there
+def kars_plane(plane: ControlPlane, definitions: str) -> ControlPlane:
     """The shared control plane, with the definitions."""
     return plane

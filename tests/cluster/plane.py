@@ -257,12 +257,13 @@ class ControlPlane:
 
         return waiting.wait(ask, seconds, what=what or getattr(condition, "__name__", ""))
 
-    def make_namespace(self, name: str = "", labels: dict[str, str] | None = None) -> str:
-        """Create a namespace that pods can be created in; its name, by chance if none is given."""
+    def make_namespace(self, name: str = "", labels: dict[str, str] | None = None, *, pods: bool = True) -> str:
+        """Create a namespace that pods can be created in, unless none are; its name, by chance if none is given."""
         name = name or f"t-{secrets.token_hex(4)}"
         self.api.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels or {}}})
-        account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-        self.wait(lambda: self.api.find(account), what=f"the default account of {name}")
+        if pods:
+            account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+            self.wait(lambda: self.api.find(account), what=f"the default account of {name}")
         return name
 
     def counters(self) -> Counter[tuple[str, str]]:
