@@ -41,6 +41,12 @@ CACHE_ENTRIES = 1024
 CACHE_BYTES = 64 << 20
 # A tag is looked up again after this; pods that start in between get what it was.
 TAG_SECONDS = 60
+# How long a caller waits for a fetch, which goes on without it: what is slow must not hold those who wait for more than
+# the usual artifact takes.
+PATIENCE = 10.0
+# How long one fetch may take with all its requests, and how many may be under way or wait for their turn.
+LONGEST_FETCH = 90.0
+MOST_FLIGHTS = 512
 # Fetches at once, so that a change of leader does not ask a registry for everything in one moment.
 FETCHES = 8
 
@@ -192,10 +198,15 @@ class Artifacts:
             return found
         flight = self.flights.get(key)
         if flight is None:
+            if len(self.flights) >= MOST_FLIGHTS:
+                raise Refused("Transient", f"{MOST_FLIGHTS} artifacts are being fetched; this one has to wait")
             flight = self.flights[key] = asyncio.create_task(self.work(key, work, seconds))
             flight.add_done_callback(lambda done: self.landed(key, done))
-        # A caller that is cancelled leaves the others their work.
-        outcome: Found = await asyncio.shield(flight)
+        # A caller that is cancelled, or goes, leaves the others their work.
+        done, _ = await asyncio.wait((flight,), timeout=PATIENCE)
+        if not done:
+            raise Refused("Transient", "it is still being fetched")
+        outcome: Found = flight.result()
         return outcome
 
     def recall(self, key: Hashable) -> Any:  # noqa: ANN401 - whatever was remembered
@@ -209,7 +220,11 @@ class Artifacts:
     async def work(self, key: Hashable, work: Callable[[], Awaitable[Found]], seconds: float) -> Found:
         """Do it, and remember it when it went well."""
         async with self.slots:
-            found = await work()
+            try:
+                async with asyncio.timeout(LONGEST_FETCH):
+                    found = await work()
+            except TimeoutError:
+                raise Refused("Transient", f"fetching it took longer than {LONGEST_FETCH:g} s") from None
         self.remember(key, found, asyncio.get_running_loop().time() + seconds)
         return found
 

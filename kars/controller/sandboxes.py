@@ -190,7 +190,7 @@ class Sandboxes:
         status: dict[str, Any] = {
             "phase": phase,
             "namespace": names.namespace(name),
-            "inferenceEndpoint": f"http://{name}.{names.namespace(name)}.svc.cluster.local:8443",
+            "inferenceEndpoint": f"http://{names.service(name)}.{names.namespace(name)}.svc.cluster.local:8443",
             "runtimeKind": sandbox.spec.runtime.kind,
             "observedGeneration": generation,
             "conditions": msgspec.to_builtins(after),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from kars.desired import names
 from kars.kube.types import Object
 from kars.model.base import GROUP
 from kars.model.evaluation import KarsEval
@@ -121,7 +122,7 @@ def pod_spec(evaluation: KarsEval, image: str, label: str) -> Object:
                     "--corpus-label",
                     label,
                     "--router-base",
-                    f"http://{sandbox}.kars-{sandbox}.svc.cluster.local:8443",
+                    f"http://{names.service(sandbox)}.{names.namespace(sandbox)}.svc.cluster.local:8443",
                     "--output",
                     "/dev/stdout",
                 ],

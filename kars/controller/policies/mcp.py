@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +27,9 @@ from kars.policy.compiled.outcome import Compiled, Given, Unfit
 FRESH = timedelta(minutes=5)
 # How long a failure counts, so that many servers of one issuer that is down do not each wait for it.
 FAILED = timedelta(seconds=30)
+# Issuers that are asked at once, each for `jwks.DEADLINE` at most: a quarter of the engine's workers. And seconds until
+# who came meanwhile looks again.
+AT_ONCE, ASK_AGAIN = 4, 1.0
 # Issuers that are remembered; there are as many as there are McpServers in production mode, at most.
 MOST_ISSUERS = 1024
 KEYS = frozenset({"signing-key.private", "signing-key.public"})
@@ -52,7 +54,7 @@ class McpServers(Publisher):
         super().__init__(msgspec.structs.replace(MCP, render=render))
         self.issuers = issuers
         self.fetched: dict[str, Fetched] = {}
-        self.asking: dict[str, asyncio.Lock] = {}
+        self.asking: set[str] = set()
 
     async def gather(self, resource: Resource, cluster: Cluster) -> Given:
         """Return the artifact's content, a seed when there is no signing key yet, and the issuer's keys."""
@@ -65,11 +67,19 @@ class McpServers(Publisher):
         return msgspec.structs.replace(given, key_set=keys, seed=seed)
 
     async def keys(self, issuer: str, cluster: Cluster) -> bytes:
-        """Return an issuer's key set, at most some minutes old; `Unfit` when it cannot be had."""
-        async with self.asking.setdefault(issuer, asyncio.Lock()):
-            found = self.fetched.get(issuer)
-            if found is None or not found.fresh(cluster.now()):
+        """Return an issuer's key set, at most some minutes old; `Unfit` when it cannot be had.
+
+        Nobody waits for a question of somebody else's: issuers that are slow would else take every worker.
+        """
+        found = self.fetched.get(issuer)
+        if found is None or not found.fresh(cluster.now()):
+            if issuer in self.asking or len(self.asking) >= AT_ONCE:
+                raise Temporary("issuers are being asked", delay=ASK_AGAIN)
+            self.asking.add(issuer)
+            try:
                 found = await self.fetch(issuer, cluster)
+            finally:
+                self.asking.discard(issuer)
         if found.error:
             raise Unfit("JwksFetchFailed", f"{found.error} (issuer {issuer})")
         return found.keys
@@ -84,7 +94,6 @@ class McpServers(Publisher):
             made = Fetched(cluster.now(), error=str(error))
         if len(self.fetched) >= MOST_ISSUERS:
             self.fetched.clear()
-            self.asking = {issuer: self.asking[issuer]}
         self.fetched[issuer] = made
         return made
 

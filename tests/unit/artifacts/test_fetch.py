@@ -258,6 +258,43 @@ def test_callers_of_one_artifact_share_one_fetch_and_a_cancelled_one_leaves_it_t
     fronted(body)
 
 
+def test_a_registry_that_is_slow_holds_nobody_and_its_answer_still_counts(monkeypatch):
+    """A reconcile waits in one of few workers, and whoever may write a resource names the registry."""
+    monkeypatch.setattr(fetch, "PATIENCE", 0.05)
+
+    async def body(artifacts):
+        answered = asyncio.Event()
+
+        async def slow():
+            await answered.wait()
+            return "found"
+
+        for _ in range(2):
+            assert await refusal(artifacts.once(("one",), slow, 60)) == "Transient"
+        assert len(artifacts.flights) == 1
+        answered.set()
+        await asyncio.sleep(0.01)
+        assert artifacts.recall(("one",)) == "found"
+        assert not artifacts.flights
+
+    run(body)
+
+
+def test_a_fetch_ends_and_only_so_many_wait_for_their_turn(monkeypatch):
+    monkeypatch.setattr(fetch, "LONGEST_FETCH", 0.1)
+    monkeypatch.setattr(fetch, "MOST_FLIGHTS", 2)
+
+    async def body(artifacts):
+        callers = [
+            asyncio.create_task(refusal(artifacts.once((number,), lambda: asyncio.sleep(3600), 60)))
+            for number in range(3)
+        ]
+        assert await asyncio.wait_for(asyncio.gather(*callers), 5) == ["Transient"] * 3
+        assert not artifacts.flights
+
+    run(body)
+
+
 def test_a_refusal_is_not_remembered():
     async def body(front, artifacts):
         manifest = artifact([BODY], EGRESS)

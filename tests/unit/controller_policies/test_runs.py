@@ -1,16 +1,18 @@
 """Runs of evaluations, approved repairs, pairings and signing keys through time."""
 
+import asyncio
 import json
 
 import pytest
 
 from kars.controller.marks import stump
-from kars.controller.policies import jobs
+from kars.controller.policies import jobs, mcp
 from kars.controller.policies.evaluations import DRIFT, RUN_NOW, Evaluations
 from kars.controller.policies.jwks import Failed
 from kars.controller.policies.mcp import McpServers, allowed
 from kars.controller.policies.pairing import Pairings
 from kars.controller.policies.sre import Actions
+from kars.controller.reconcile import Temporary
 from kars.kube.errors import Busy
 from kars.kube.types import Key
 from kars.model.decode import parse
@@ -230,7 +232,7 @@ async def test_a_revoked_pairing_stays_revoked(world):
 def action(world, *, state="Pending", namespace="team", **more):
     target = {"namespace": namespace, "name": "x"}
     spec = {"action": {"type": "DeletePod", "params": target}, "approval": {"state": state}, **more}
-    return world.put("KarsSREAction", "a", spec)
+    return world.put("KarsSREAction", "a", spec, namespace="kars-sre")
 
 
 async def test_an_undecided_action_expires_and_an_approval_afterwards_does_nothing(world):
@@ -263,6 +265,7 @@ async def test_an_action_that_helped_late_is_recovered_after_all(world):
         "KarsSREAction",
         "a",
         world.api.objects["KarsSREAction", key]["spec"],
+        namespace="kars-sre",
         status={"phase": "Applied", "appliedAt": stamp(world.clock)},
     )
     bad = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "w", "namespace": "team"}}
@@ -300,6 +303,41 @@ async def test_a_key_set_is_fetched_by_schedule_once_for_every_server_of_an_issu
     world.pass_time(minutes=5)
     await world.look("McpServer", keys[0])
     assert sum(world.api.requests.values()) == writes
+
+
+async def test_issuers_that_are_slow_do_not_take_every_worker(world, issuer):
+    """Each question takes seconds, and whoever may write McpServers names as many issuers as they like."""
+    answered, waiting = asyncio.Event(), []
+
+    async def never(asked):
+        waiting.append(asked)
+        await answered.wait()
+        return b'{"keys":[]}'
+
+    issuer.fetch = never
+    keys = [
+        world.put("McpServer", f"m{number}", server(oauth={"issuer": f"https://i{number}.example"}))
+        for number in range(mcp.AT_ONCE)
+    ]
+    looks = [asyncio.create_task(world.look("McpServer", key)) for key in keys]
+    while len(waiting) < mcp.AT_ONCE:
+        await asyncio.sleep(0)
+    # Neither another issuer nor one that is being asked is waited for.
+    for name, number in (("more", mcp.AT_ONCE), ("same", 0)):
+        key = world.put("McpServer", name, server(oauth={"issuer": f"https://i{number}.example"}))
+        with pytest.raises(Temporary):
+            await asyncio.wait_for(world.look("McpServer", key), 5)
+    answered.set()
+    await asyncio.gather(*looks)
+    assert (await world.look("McpServer", key)).after == 300.0
+
+
+def test_an_evaluation_asks_the_service_of_its_sandbox_whatever_that_begins_with():
+    for name, host in (("a1", "a1.kars-a1"), ("1a", "s-1a.kars-1a")):
+        document = {"apiVersion": "kars.azure.com/v1alpha1", "kind": "KarsEval", "metadata": {"name": "e"}}
+        spec = {**EVAL, "targetSandboxRef": {"name": name}}
+        pod = jobs.pod_spec(parse(KINDS["KarsEval"], {**document, "spec": spec}), "runner:1", "l")
+        assert f"http://{host}.svc.cluster.local:8443" in pod["containers"][0]["args"]
 
 
 async def test_an_issuer_that_fails_is_told_and_its_last_keys_stay(world, issuer):
