@@ -145,6 +145,9 @@ def prune(value: Object) -> Object:
     """
     kept = match.pruned(value)
     metadata = kept["metadata"] = {name: one for name, one in kept["metadata"].items() if name != "resourceVersion"}
+    if "generation" in value["metadata"]:
+        # Which spec a status is about.
+        metadata["generation"] = value["metadata"]["generation"]
     if LAST_APPLIED in (metadata.get("annotations") or {}):
         metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != LAST_APPLIED}
     return kept

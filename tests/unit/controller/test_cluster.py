@@ -8,6 +8,7 @@ import pytest
 from kars.controller.sandboxes import Sandboxes
 from kars.kube import types
 from kars.kube.types import Key
+from kars.model.sandbox import KarsSandbox
 from tests.unit.controller_policies.memory import World
 
 
@@ -76,3 +77,16 @@ def test_what_a_namespace_holds_is_known_by_kind(world):
     assert (names("kars-s"), names("kars-t"), names("kars-u")) == (["early", "late"], ["late"], [])
     asyncio.run(world.api.delete(types.CONFIG_MAP, Key("kars-s", "early")))
     assert names("kars-s") == ["late"]
+
+
+def test_a_deployment_whose_status_is_about_an_older_template_has_no_pod_of_the_newest(world):
+    async def test():
+        spec = {"runtime": {"kind": "OpenClaw", "openclaw": {}}, "sandbox": {}, "inferenceRef": {"name": "models"}}
+        key = world.put("KarsSandbox", "s", spec)
+        reconciler, sandbox = world.reconcilers["KarsSandbox"], world.cluster.resource(KarsSandbox, key)
+        for observed, updated in ((1, 0), (2, 1)):
+            said = {"observedGeneration": observed, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+            world.child("Deployment", "s", namespace="kars-s", api="apps/v1", metadata={"generation": 2}, status=said)
+            assert (await reconciler.standing(sandbox, world.cluster, ())).updated == updated
+
+    asyncio.run(test())

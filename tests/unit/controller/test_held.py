@@ -58,7 +58,7 @@ def test_only_what_a_plan_can_say_and_the_numbers_of_the_status_are_kept():
     packer = Packer(DEPLOYMENT)
     found = packer.unpack(packer.pack(deployment(1)))
     assert (found["apiVersion"], found["kind"]) == ("apps/v1", "Deployment")
-    assert set(found["metadata"]) == {"name", "namespace", "uid", "labels", "annotations"}
+    assert set(found["metadata"]) == {"name", "namespace", "uid", "labels", "annotations", "generation"}
     assert found["metadata"]["annotations"] == {"kars.azure.com/desired": "stamp"}
     assert found["status"] == {
         "replicas": 1,
