@@ -81,7 +81,10 @@ def find_model(sandbox: KarsSandbox, cluster: Cluster) -> tuple[ModelFacts, Sour
     policy = required(cluster, InferencePolicy, key, "InferencePolicyNotFound")
     check_target(sandbox, policy)
     source = published(cluster, key, f"inferencepolicy-{name}-profile", "InferencePolicy")
-    document = msgspec.json.decode(source.data["inference-policy.json"])
+    document = read(source, "inference-policy.json")
+    if document is None:
+        # Somebody's hands were on it; its reconciler puts it back within a moment.
+        raise Blocked("PolicyNotCompiled", f"what InferencePolicy {name} was compiled to is not whole", final=False)
     preference = (document.get("modelPreference") or {}).get("primary") or {}
     if not preference.get("deployment"):
         raise Blocked("SpecInvalid", f"InferencePolicy {name} names no model: set modelPreference.primary.deployment")
@@ -182,8 +185,9 @@ def find_trust(sandbox: KarsSandbox, cluster: Cluster) -> tuple[str, str, int] |
     for name in sorted(graph.metadata.name for graph in cluster.resources(TrustGraph)):
         key = Key(cluster.settings.namespace, f"trustgraph-{name}-projection")
         found = cluster.children.find(types.CONFIG_MAP, key)
-        if found is not None:
-            documents.append(msgspec.json.decode(found["data"]["graph.json"]))
+        document = read(source(found, TrustGraph.__name__, name), "graph.json") if found else None
+        if document is not None:
+            documents.append(document)
     return trust.slice_of(sandbox.metadata.name, documents)
 
 
@@ -242,6 +246,15 @@ def stored(cluster: Cluster, kind: types.Type, key: Key, name: str, owner: str) 
     if found is None:
         return None
     return source(found, owner, key.name)
+
+
+def read(found: Source, file: str) -> Object | None:
+    """Return a document that a policy was compiled to; None when it is not there or cannot be read."""
+    try:
+        document: Object = msgspec.json.decode(found.data.get(file, ""), type=dict)
+    except msgspec.DecodeError:
+        return None
+    return document
 
 
 def source(found: Object, owner_kind: str, owner_name: str) -> Source:
