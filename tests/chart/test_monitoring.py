@@ -10,6 +10,7 @@ import yaml
 from kars.controller import scrape
 from kars.controller.metrics import Metrics
 from tests.chart.rendered import CHART, EVERYTHING, one, render
+from tests.cluster import waiting
 from tests.system.router import Router
 
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
@@ -39,6 +40,8 @@ def families(tmp_path_factory):
     """The metrics that a real router and a real controller say that they have, with their types."""
     router = Router(tmp_path_factory.mktemp("router"), {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}).start()
     try:
+        # The blocklist is read beside the start; what it says of itself comes a moment later.
+        waiting.wait(lambda: "kars_blocklist_age_seconds" in router.metrics())
         found = dict(FAMILY.findall(router.metrics()))
     finally:
         router.stop()
