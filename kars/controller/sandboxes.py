@@ -15,11 +15,12 @@ from kars.controller.cluster import SIGNER_POLICY, Cluster
 from kars.controller.gather import Blocked
 from kars.controller.images import NOT_VERIFIED, VERIFIED, Images, Pinned
 from kars.controller.index import Index, Target
+from kars.controller.pace import Pace
 from kars.controller.reconcile import Done
 from kars.controller.references import DEFAULT_TOOL_POLICY, mcp_servers, tool_policy
 from kars.controller.standing import Standing
 from kars.desired import names
-from kars.desired.conditions import merge, say
+from kars.desired.conditions import is_ready, merge, say
 from kars.desired.facts import Facts, Unplannable
 from kars.desired.plan import plan
 from kars.kube import types
@@ -33,6 +34,9 @@ from kars.policy.compiled.egress import allowlist_digest
 
 # Seconds until the routers are asked again: at first soon, since a mount takes a moment, then ever more rarely.
 FIRST_LOOK, LAST_LOOK, GROWTH = 1.0, 15.0, 1.6
+
+# Seconds until a way to ready that goes on is told of, which most are too short for; and between any two of its steps.
+FIRST_STEP, STEPS = 1.0, 2.0
 
 # What is looked at again although nothing told of a change: an artifact, a name.
 RECHECK = 60.0
@@ -64,6 +68,7 @@ class Sandboxes:
         self.parents: dict[Key, str] = {}
         # How often each sandbox's routers were asked since they last agreed.
         self.looks: dict[Key, int] = {}
+        self.pace: Pace[Key] = Pace(first=FIRST_STEP, between=STEPS)
 
     async def reconcile(self, resource: Resource, cluster: Cluster) -> Done:
         """Make the sandbox so; what stands in the way becomes a condition."""
@@ -134,7 +139,9 @@ class Sandboxes:
         """Ask pods and routers how it stands, write that, and say when to look again."""
         found = await self.standing(sandbox, cluster, wanted)
         phase, told = standing.conditions(found)
-        await self.write(sandbox, cluster, phase, [*told, *extra], pods=pod_names(sandbox, cluster))
+        pause = await self.write(sandbox, cluster, phase, [*told, *extra], pods=pod_names(sandbox, cluster))
+        if pause:
+            return Done(after=pause)
         key = key_of(sandbox)
         if told[0].status == "True" or sandbox.spec.suspended:
             self.looks.pop(key, None)
@@ -181,29 +188,38 @@ class Sandboxes:
         wanted: Iterable[Condition],
         *,
         pods: str = "",
-    ) -> None:
-        """Write the status when it differs, and tell an event when Ready changed."""
+    ) -> float:
+        """Write the status when it differs, and tell an event when Ready changed; 0.0 then.
+
+        What is on its way to ready is told at a pace, that it is not ready any more at once. Returns the seconds until
+        it may be told.
+        """
         now, generation = cluster.now(), sandbox.metadata.generation
-        before = known(sandbox)
+        before, key = known(sandbox), key_of(sandbox)
         after = merge(before, wanted, generation=generation, now=now)
-        name = sandbox.metadata.name
         status: dict[str, Any] = {
             "phase": phase,
-            "namespace": names.namespace(name),
-            "inferenceEndpoint": f"http://{names.service(name)}.{names.namespace(name)}.svc.cluster.local:8443",
+            "namespace": names.namespace(key.name),
+            "inferenceEndpoint": f"http://{names.service(key.name)}.{names.namespace(key.name)}.svc.cluster.local:8443",
             "runtimeKind": sandbox.spec.runtime.kind,
             "observedGeneration": generation,
             "conditions": msgspec.to_builtins(after),
         }
         if pods:
             status["sandboxPod"] = pods
+        if phase != standing.CREATING:
+            self.pace.forget(key)
+        elif not is_ready(before) and cluster.is_news(sandbox, status) and (pause := self.pace.wait(key)):
+            return pause
         if await cluster.write_status(sandbox, status):
-            announce(cluster, KarsSandbox, key_of(sandbox), before, after)
+            announce(cluster, KarsSandbox, key, before, after)
+        return 0.0
 
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
         """Take down what the sandbox was made of; true once its namespace is gone."""
         assert isinstance(resource, KarsSandbox)  # noqa: S101 - the engine gives what `kind` asks for
         self.looks.pop(key_of(resource), None)
+        self.pace.forget(key_of(resource))
         self.allowlists.forget(resource)
         self.images.forget(key_of(resource))
         return await teardown.finalize(resource, cluster)
@@ -212,12 +228,20 @@ class Sandboxes:
         """Return the sandboxes that depend on an object that changed."""
         if kind == KarsSandbox.__name__:
             return self.related(key, cluster)
-        found = self.index.find(kind, key) | self.index.find(INSIDE, Key("", key.namespace or key.name))
+        found = self.index.find(kind, key) | self.inside(kind, key, cluster)
         if kind in {TrustGraph.__name__, "EndpointSlice"}:
             return found | set(self.index.targets)
         if (kind, key) == ("ConfigMap", Key(cluster.settings.namespace, VERIFIED)) and self.images.lost(cluster):
             return found | set(list(self.index.targets)[:1])  # one is enough to write it again
         return found
+
+    def inside(self, kind: str, key: Key, cluster: Cluster) -> frozenset[Key]:
+        """Return whose namespace an object is in, or is; a sandbox that goes waits for nothing but its namespace."""
+        found = self.index.find(INSIDE, Key("", key.namespace or key.name))
+        if kind == types.NAMESPACE.kind:
+            return found
+        sandboxes = ((one, cluster.known(KarsSandbox, one)) for one in found)
+        return frozenset(one for one, known in sandboxes if known and not known.metadata.deletion_timestamp)
 
     def related(self, key: Key, cluster: Cluster) -> Iterable[Key]:
         """Take in what a sandbox depends on now; its parents, old and new, must know of it."""

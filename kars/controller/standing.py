@@ -12,6 +12,7 @@ import msgspec
 from kars.desired.conditions import DEGRADED, PROGRESSING, READY, RECONCILED, RUNTIME_READY, say, suspension
 from kars.model.common import Condition
 
+CREATING = "Creating"
 POLICIES_ENFORCED = "PoliciesEnforced"
 AWAITING = "AwaitingRouterEnforcement"
 
@@ -78,7 +79,7 @@ def conditions(standing: Standing) -> tuple[str, tuple[Condition, ...]]:
     ]
     if hopeless:
         told.append(say(DEGRADED, "True", first.reason, first.message))
-    return "Degraded" if hopeless else "Creating", (*told, *pause)
+    return "Degraded" if hopeless else CREATING, (*told, *pause)
 
 
 def blocked(
