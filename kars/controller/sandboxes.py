@@ -11,13 +11,14 @@ from kars.controller import gather, marks, standing, teardown
 from kars.controller.allowlists import Allowlists, Settled
 from kars.controller.announcements import announce
 from kars.controller.children import NotOurs
-from kars.controller.cluster import SIGNER_POLICY, Cluster
+from kars.controller.cluster import Cluster
+from kars.controller.dependencies import INSIDE, dependencies
 from kars.controller.gather import Blocked
 from kars.controller.images import NOT_VERIFIED, VERIFIED, Images, Pinned
-from kars.controller.index import Index, Target
+from kars.controller.index import Index
 from kars.controller.pace import Pace
 from kars.controller.reconcile import Done
-from kars.controller.references import DEFAULT_TOOL_POLICY, mcp_servers, tool_policy
+from kars.controller.references import mcp_servers
 from kars.controller.standing import Standing
 from kars.desired import names
 from kars.desired.conditions import is_ready, merge, say
@@ -29,7 +30,6 @@ from kars.model.base import Resource
 from kars.model.common import Condition
 from kars.model.sandbox import KarsSandbox
 from kars.model.trust import TrustGraph
-from kars.policy.compiled.canonical import digest
 from kars.policy.compiled.egress import allowlist_digest
 
 # Seconds until the routers are asked again: at first soon, since a mount takes a moment, then ever more rarely.
@@ -41,15 +41,6 @@ FIRST_STEP, STEPS = 1.0, 2.0
 # What is looked at again although nothing told of a change: an artifact, a name.
 RECHECK = 60.0
 
-# Kinds of bundle by the file that each is made of: those that the router reports, and those that it does not read yet.
-REPORTED = {"InferencePolicy": "inference-policy.json", "EgressAllowlist": "allowlist.json"}
-UNREPORTED = {"AgtProfile": "agt-profile.yaml", "Memory": "binding.json"}
-
-# What a plan may stop wanting, and what then goes. A volume claim stays: with it would go what the agent wrote.
-SWEPT = (types.CONFIG_MAP, types.SECRET, types.DISRUPTION_BUDGET)
-
-# Under which target a sandbox's own namespace stands in the index.
-INSIDE = "inside"
 # Where images need no signature.
 NOTHING_ASKED = Pinned(images={}, conditions=())
 SRE = "sre"
@@ -102,7 +93,7 @@ class Sandboxes:
             await cluster.children.bring(wanted, manager=names.MANAGER)
         except NotOurs as foreign:
             raise Blocked("NamespaceNotOwned", marks.worded(foreign)) from foreign
-        await sweep(sandbox, wanted, cluster)
+        await teardown.sweep(sandbox, wanted, cluster)
         told = [*allowlist.conditions, *images.conditions]
         extra = [*told, *servers_condition(sandbox, missing), *contract_condition(advice)]
         after = min((one.after for one in (allowlist, images) if one.after is not None), default=None)
@@ -167,8 +158,8 @@ class Sandboxes:
                 (one.get("message", "") for one in status.get("conditions", ()) if one.get("type") == "ReplicaFailure"),
                 "",
             ),
-            mounted=mounted(wanted),
-            unreported=unreported(wanted),
+            mounted=standing.mounted(wanted),
+            unreported=standing.unreported(wanted),
         )
         if sandbox.spec.suspended or standing.runtime(base).status != "True":
             return base
@@ -246,7 +237,7 @@ class Sandboxes:
     def related(self, key: Key, cluster: Cluster) -> Iterable[Key]:
         """Take in what a sandbox depends on now; its parents, old and new, must know of it."""
         sandbox = cluster.resource(KarsSandbox, key)
-        self.index.put(key, targets(sandbox, cluster) if sandbox else ())
+        self.index.put(key, dependencies(sandbox, cluster) if sandbox else ())
         parent = sandbox.metadata.labels.get(names.PARENT, "") if sandbox else ""
         before = self.parents.pop(key, "")
         if parent:
@@ -286,33 +277,6 @@ async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settle
     ), missing
 
 
-def targets(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Target]:
-    """Return everything whose change concerns a sandbox."""
-    namespace, name = sandbox.metadata.namespace, sandbox.metadata.name
-    yield INSIDE, Key("", names.namespace(name))
-    for kind, key in teardown.outside(sandbox, cluster):
-        yield kind.kind, key
-    yield "ConfigMap", Key(namespace, f"inferencepolicy-{sandbox.spec.inference_ref.name}-profile")
-    yield "InferencePolicy", Key(namespace, sandbox.spec.inference_ref.name)
-    policy = tool_policy(sandbox)
-    if policy is not None:
-        for place in {namespace, cluster.settings.namespace} if policy == DEFAULT_TOOL_POLICY else {namespace}:
-            yield "ConfigMap", Key(place, f"toolpolicy-{policy}-profile")
-            yield "ToolPolicy", Key(place, policy)
-    if cluster.settings.platform.require_signed_images or has_signed_list(sandbox):
-        yield "ConfigMap", Key(cluster.settings.namespace, SIGNER_POLICY)
-    if sandbox.spec.memory_ref is not None:
-        yield "ConfigMap", Key(namespace, f"karsmemory-{sandbox.spec.memory_ref.name}-binding")
-        yield "KarsMemory", Key(namespace, sandbox.spec.memory_ref.name)
-    for server in mcp_servers(sandbox):
-        yield "ConfigMap", Key(namespace, f"mcp-{server}-jwks")
-        yield "Secret", Key(namespace, f"mcp-{server}-signing")
-        yield "McpServer", Key(namespace, server)
-    if sandbox.spec.a2a is not None and sandbox.spec.a2a.agent_ref is not None:
-        yield "ConfigMap", Key(namespace, f"a2aagent-{sandbox.spec.a2a.agent_ref.name}-card")
-        yield "A2AAgent", Key(namespace, sandbox.spec.a2a.agent_ref.name)
-
-
 def obstacle(allowlist: Settled, images: Pinned) -> Blocked | None:
     """Return why no pod may be made of a plan, though all else of it is brought; None when it may."""
     if allowlist.degraded:
@@ -320,12 +284,6 @@ def obstacle(allowlist: Settled, images: Pinned) -> Blocked | None:
     if images.message:
         return Blocked(NOT_VERIFIED, images.message, final=images.final)
     return None
-
-
-def has_signed_list(sandbox: KarsSandbox) -> bool:
-    """Whether a sandbox's allowlist is an artifact."""
-    policy = sandbox.spec.network_policy
-    return policy is not None and policy.allowlist_ref is not None
 
 
 def deployment_of(sandbox: KarsSandbox) -> Key:
@@ -349,42 +307,6 @@ def may_be_sre(sandbox: KarsSandbox, cluster: Cluster) -> bool:
         and sandbox.metadata.labels.get(names.ROLE) == SRE
         and sandbox.metadata.namespace == cluster.settings.namespace
     )
-
-
-def mounted(wanted: Iterable[Object]) -> dict[str, str]:
-    """Return the digests of the bundles that the router reports, as they are planned."""
-    found = {}
-    for one in wanted:
-        for kind, file in REPORTED.items():
-            if one["kind"] == "ConfigMap" and file in (one.get("data") or {}):
-                found[kind] = digest([(file, one["data"][file].encode())])
-    return found
-
-
-def unreported(wanted: Iterable[Object]) -> tuple[str, ...]:
-    """Return the kinds of bundle that are mounted and that the router of this version does not report."""
-    files = {file for one in wanted if one["kind"] == "ConfigMap" for file in (one.get("data") or {})}
-    return tuple(kind for kind, file in UNREPORTED.items() if file in files)
-
-
-async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster) -> None:
-    """Delete the copies, projections and claims of a sandbox that are not wanted any more."""
-    namespace = names.namespace(sandbox.metadata.name)
-    kept = {(one["kind"], one["metadata"]["name"]) for one in wanted}
-    for kind in SWEPT:
-        for key in cluster.children.keys(kind, namespace=namespace):
-            if (kind.kind, key.name) in kept:
-                continue
-            found = cluster.children.find(kind, key)
-            if found is not None and not stays(found):
-                await cluster.children.remove(kind, key)
-
-
-def stays(found: Object) -> bool:
-    """Whether an object of a sandbox's namespace has another writer than this reconciler, or is kept for its tokens."""
-    labels = found["metadata"].get("labels") or {}
-    token = found["kind"] == "Secret" and found["metadata"]["name"] in gather.TOKENS
-    return token or labels.get(names.ARTIFACT) == "egress-approvals"
 
 
 def key_of(sandbox: KarsSandbox) -> Key:
