@@ -1,8 +1,9 @@
 """Leader election over a Lease: optimistic locking on every write, release on the way out.
 
-No clock but our own monotonic one decides: a holder is gone when its record has not changed for its duration since we
-first saw it so. A leader counts from before it asked for its renewal and gives up at two thirds of the duration, so
-that it has stopped when another may start (as client-go has it: lease duration, renew deadline, retry period).
+No clock but our own monotonic one decides: a holder is gone when nobody has written the Lease for its duration since we
+first saw it so. What its times say does not count: somebody may set them to the same ones again and again. A leader
+counts from before it asked for its renewal and gives up at two thirds of the duration, so that it has stopped when
+another may start (as client-go has it: lease duration, renew deadline, retry period).
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Lease:
         self.stamps: set[str] = set()  # the renewTime of every write since the last that we know succeeded
         self.renewed = float("-inf")  # when the last successful renewal was asked for
         self.observed: dict[str, Any] | None = None
-        self.since = 0.0  # when `observed` was first seen
+        self.version = ""  # of the Lease as it was last seen
+        self.since = 0.0  # when that was first seen
 
     def leads(self) -> bool:
         """Say whether this candidate leads by its own clock; ask right before a write that must not be doubled."""
@@ -87,11 +89,11 @@ class Lease:
             if self.observed is not None and self.held(self.observed):
                 return False
             return await self.write(self.blank({}))
-        spec = found.get("spec") or {}
-        if spec != self.observed:
+        spec, version = found.get("spec") or {}, found["metadata"]["resourceVersion"]
+        if version != self.version:
             if holder := another(spec, self.observed):
                 log.info("kube.lease lease=%s standby holder=%s", self.key, holder)
-            self.observed, self.since = spec, now()
+            self.observed, self.version, self.since = spec, version, now()
         return False if self.held(spec) else await self.write(found)
 
     def held(self, spec: dict[str, Any]) -> bool:

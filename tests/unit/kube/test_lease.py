@@ -97,6 +97,32 @@ def test_a_holder_that_renews_is_waited_for_whatever_its_clock_says(tmp_path):
     play(tmp_path, use)
 
 
+def test_a_holder_is_waited_for_although_somebody_sets_its_times_back_after_each_renewal(tmp_path):
+    async def use(server, candidate):
+        one, two = candidate("one"), candidate("two")
+        await one.acquire()
+        asyncio.get_running_loop().call_later(3, following.append, None)
+        following.append(asyncio.create_task(two.acquire()))
+        holding = asyncio.create_task(one.hold())
+        while len(following) == 1 and not following[0].done():
+            if server.lease["spec"]["renewTime"] != past:
+                spec, version = server.lease["spec"], int(server.lease["metadata"]["resourceVersion"])
+                server.lease = {
+                    **server.lease,
+                    "metadata": {**server.lease["metadata"], "resourceVersion": str(version + 1)},
+                    "spec": {**spec, "renewTime": past},
+                }
+            await asyncio.sleep(0.002)
+        assert one.leads()
+        assert not two.leads()
+        for task in (following[0], holding):
+            task.cancel()
+        await asyncio.gather(following[0], holding, return_exceptions=True)
+
+    past, following = "2001-01-01T00:00:00.000000Z", []
+    play(tmp_path, use)
+
+
 def test_a_holder_that_stops_is_succeeded_only_after_its_duration_and_has_stopped_before(tmp_path):
     async def use(server, candidate):
         one, two = candidate("one", 2.0, 0.4), candidate("two", 2.0, 0.4)
