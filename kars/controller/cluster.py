@@ -381,16 +381,19 @@ class Cluster:
             return False
         return await self.write(kind, key, found, status.normal(kind, wanted), manager=manager)
 
+    def is_news(self, resource: Resource, wanted: Mapping[str, Any]) -> bool:
+        """Whether a status differs from what is there, so that `write_status` would write it."""
+        kind = KINDS[type(resource).__name__]
+        found = self.known(kind, Key(resource.metadata.namespace, resource.metadata.name))
+        return found is not None and difference(kind, found, status.normal(kind, wanted)) is not None
+
     async def write(self, kind: type[Resource], key: Key, found: Known, wanted: Object, *, manager: str = "") -> bool:
         """Write a status in its normal form over what is held."""
-        name = manager or status.manager(kind.__name__)
-        owners = dict(found.owners)
-        borne = found.borne()
-        wanted = status.settled(wanted, borne)
-        stale = {} if manager else status.left_behind(wanted, borne, owners.get("", frozenset()))
-        if not stale and not status.differs(wanted, borne, owners.get(name, frozenset())):
+        changed = difference(kind, found, wanted, manager=manager)
+        if changed is None:
             self.metrics.skipped.labels(kind.__name__).inc()
             return False
+        wanted, stale = changed
         where = types.custom(kind)
         with contextlib.suppress(Missing, Conflict):
             if stale:
@@ -401,11 +404,24 @@ class Cluster:
             if key.namespace:
                 identity["namespace"] = key.namespace
             document = {"apiVersion": API_VERSION, "kind": kind.__name__, "metadata": identity, "status": wanted}
+            name = manager or status.manager(kind.__name__)
+            before = found.borne()
             self.kinds[kind.__name__].put(await self.client.apply(document, manager=name, status=True))
-            for condition, value in status.transitions(wanted, borne):
+            for condition, value in status.transitions(wanted, before):
                 self.metrics.transitions.labels(condition, value).inc()
             return True
         return False
+
+
+def difference(
+    kind: type[Resource], found: Known, wanted: Object, *, manager: str = ""
+) -> tuple[Object, Object] | None:
+    """Return the status to apply and the patch that takes away what is nobody's; None when all stands as wanted."""
+    owners, borne = dict(found.owners), found.borne()
+    wanted = status.settled(wanted, borne)
+    stale = {} if manager else status.left_behind(wanted, borne, owners.get("", frozenset()))
+    owned = owners.get(manager or status.manager(kind.__name__), frozenset())
+    return (wanted, stale) if stale or status.differs(wanted, borne, owned) else None
 
 
 def meant(known: Known) -> tuple[object, ...]:

@@ -88,15 +88,11 @@ def find_model(sandbox: KarsSandbox, cluster: Cluster) -> tuple[ModelFacts, Sour
     preference = (document.get("modelPreference") or {}).get("primary") or {}
     if not preference.get("deployment"):
         raise Blocked("SpecInvalid", f"InferencePolicy {name} names no model: set modelPreference.primary.deployment")
-    budget, safety = document.get("tokenBudget") or {}, document.get("contentSafety") or {}
     inline = policy.spec.model_preference
     return ModelFacts(
         deployment=preference["deployment"],
         provider=preference.get("provider", ""),
         endpoint=(inline.primary.endpoint or "") if inline else "",
-        prompt_shields=safety.get("requirePromptShields") is not False,
-        daily_tokens=budget.get("dailyTokens") or 0,
-        request_tokens=budget.get("perRequestTokens") or 0,
     ), source
 
 

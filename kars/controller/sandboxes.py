@@ -11,15 +11,17 @@ from kars.controller import gather, marks, spawning, standing, teardown
 from kars.controller.allowlists import Allowlists, Settled
 from kars.controller.announcements import announce
 from kars.controller.children import NotOurs
-from kars.controller.cluster import SIGNER_POLICY, Cluster
+from kars.controller.cluster import Cluster
+from kars.controller.dependencies import INSIDE, dependencies
 from kars.controller.gather import Blocked
 from kars.controller.images import NOT_VERIFIED, VERIFIED, Images, Pinned
-from kars.controller.index import Index, Target
+from kars.controller.index import Index
+from kars.controller.pace import Pace
 from kars.controller.reconcile import Done
-from kars.controller.references import DEFAULT_TOOL_POLICY, mcp_servers, tool_policy
+from kars.controller.references import mcp_servers
 from kars.controller.standing import Standing
 from kars.desired import names
-from kars.desired.conditions import merge, say
+from kars.desired.conditions import is_ready, merge, say
 from kars.desired.facts import Facts, Unplannable
 from kars.desired.plan import plan
 from kars.kube import types
@@ -28,24 +30,17 @@ from kars.model.base import Resource
 from kars.model.common import Condition
 from kars.model.sandbox import KarsSandbox
 from kars.model.trust import TrustGraph
-from kars.policy.compiled.canonical import digest
 from kars.policy.compiled.egress import allowlist_digest
 
 # Seconds until the routers are asked again: at first soon, since a mount takes a moment, then ever more rarely.
 FIRST_LOOK, LAST_LOOK, GROWTH = 1.0, 15.0, 1.6
 
+# Seconds until a way to ready that goes on is told of, which most are too short for; and between any two of its steps.
+FIRST_STEP, STEPS = 1.0, 2.0
+
 # What is looked at again although nothing told of a change: an artifact, a name.
 RECHECK = 60.0
 
-# Kinds of bundle by the file that each is made of: those that the router reports, and those that it does not read yet.
-REPORTED = {"InferencePolicy": "inference-policy.json", "EgressAllowlist": "allowlist.json"}
-UNREPORTED = {"AgtProfile": "agt-profile.yaml", "Memory": "binding.json"}
-
-# What a plan may stop wanting, and what then goes. A volume claim stays: with it would go what the agent wrote.
-SWEPT = (types.CONFIG_MAP, types.SECRET, types.DISRUPTION_BUDGET)
-
-# Under which target a sandbox's own namespace stands in the index.
-INSIDE = "inside"
 # Where images need no signature.
 NOTHING_ASKED = Pinned(images={}, conditions=())
 SRE = "sre"
@@ -65,6 +60,7 @@ class Sandboxes:
         self.parents: dict[Key, str] = {}
         # How often each sandbox's routers were asked since they last agreed.
         self.looks: dict[Key, int] = {}
+        self.pace: Pace[Key] = Pace(first=FIRST_STEP, between=STEPS)
 
     async def reconcile(self, resource: Resource, cluster: Cluster) -> Done:
         """Make the sandbox so; what stands in the way becomes a condition."""
@@ -99,7 +95,7 @@ class Sandboxes:
             await cluster.children.bring(wanted, manager=names.MANAGER)
         except NotOurs as foreign:
             raise Blocked("NamespaceNotOwned", marks.worded(foreign)) from foreign
-        await sweep(sandbox, wanted, cluster)
+        await teardown.sweep(sandbox, wanted, cluster)
         told = [*allowlist.conditions, *images.conditions]
         extra = [*told, *servers_condition(sandbox, missing), *contract_condition(advice)]
         after = min((one.after for one in (allowlist, images) if one.after is not None), default=None)
@@ -136,7 +132,9 @@ class Sandboxes:
         """Ask pods and routers how it stands, write that, and say when to look again."""
         found = await self.standing(sandbox, cluster, wanted)
         phase, told = standing.conditions(found)
-        await self.write(sandbox, cluster, phase, [*told, *extra], pods=pod_names(sandbox, cluster))
+        pause = await self.write(sandbox, cluster, phase, [*told, *extra], pods=pod_names(sandbox, cluster))
+        if pause:
+            return Done(after=pause)
         key = key_of(sandbox)
         if told[0].status == "True" or sandbox.spec.suspended:
             self.looks.pop(key, None)
@@ -162,8 +160,8 @@ class Sandboxes:
                 (one.get("message", "") for one in status.get("conditions", ()) if one.get("type") == "ReplicaFailure"),
                 "",
             ),
-            mounted=mounted(wanted),
-            unreported=unreported(wanted),
+            mounted=standing.mounted(wanted),
+            unreported=standing.unreported(wanted),
         )
         if sandbox.spec.suspended or standing.runtime(base).status != "True":
             return base
@@ -183,29 +181,38 @@ class Sandboxes:
         wanted: Iterable[Condition],
         *,
         pods: str = "",
-    ) -> None:
-        """Write the status when it differs, and tell an event when Ready changed."""
+    ) -> float:
+        """Write the status when it differs, and tell an event when Ready changed; 0.0 then.
+
+        What is on its way to ready is told at a pace, that it is not ready any more at once. Returns the seconds until
+        it may be told.
+        """
         now, generation = cluster.now(), sandbox.metadata.generation
-        before = known(sandbox)
+        before, key = known(sandbox), key_of(sandbox)
         after = merge(before, wanted, generation=generation, now=now)
-        name = sandbox.metadata.name
         status: dict[str, Any] = {
             "phase": phase,
-            "namespace": names.namespace(name),
-            "inferenceEndpoint": f"http://{names.service(name)}.{names.namespace(name)}.svc.cluster.local:8443",
+            "namespace": names.namespace(key.name),
+            "inferenceEndpoint": f"http://{names.service(key.name)}.{names.namespace(key.name)}.svc.cluster.local:8443",
             "runtimeKind": sandbox.spec.runtime.kind,
             "observedGeneration": generation,
             "conditions": msgspec.to_builtins(after),
         }
         if pods:
             status["sandboxPod"] = pods
+        if phase != standing.CREATING:
+            self.pace.forget(key)
+        elif not is_ready(before) and cluster.is_news(sandbox, status) and (pause := self.pace.wait(key)):
+            return pause
         if await cluster.write_status(sandbox, status):
-            announce(cluster, KarsSandbox, key_of(sandbox), before, after)
+            announce(cluster, KarsSandbox, key, before, after)
+        return 0.0
 
     async def finalize(self, resource: Resource, cluster: Cluster) -> bool:
         """Take down what the sandbox was made of; true once its namespace is gone."""
         assert isinstance(resource, KarsSandbox)  # noqa: S101 - the engine gives what `kind` asks for
         self.looks.pop(key_of(resource), None)
+        self.pace.forget(key_of(resource))
         self.allowlists.forget(resource)
         self.images.forget(key_of(resource))
         return await teardown.finalize(resource, cluster)
@@ -214,17 +221,25 @@ class Sandboxes:
         """Return the sandboxes that depend on an object that changed."""
         if kind == KarsSandbox.__name__:
             return self.related(key, cluster)
-        found = self.index.find(kind, key) | self.index.find(INSIDE, Key("", key.namespace or key.name))
+        found = self.index.find(kind, key) | self.inside(kind, key, cluster)
         if kind in {TrustGraph.__name__, "EndpointSlice"}:
             return found | set(self.index.targets)
         if (kind, key) == ("ConfigMap", Key(cluster.settings.namespace, VERIFIED)) and self.images.lost(cluster):
             return found | set(list(self.index.targets)[:1])  # one is enough to write it again
         return found
 
+    def inside(self, kind: str, key: Key, cluster: Cluster) -> frozenset[Key]:
+        """Return whose namespace an object is in, or is; a sandbox that goes waits for nothing but its namespace."""
+        found = self.index.find(INSIDE, Key("", key.namespace or key.name))
+        if kind == types.NAMESPACE.kind:
+            return found
+        sandboxes = ((one, cluster.known(KarsSandbox, one)) for one in found)
+        return frozenset(one for one, known in sandboxes if known and not known.metadata.deletion_timestamp)
+
     def related(self, key: Key, cluster: Cluster) -> Iterable[Key]:
         """Take in what a sandbox depends on now; its parents, old and new, and who waits for its place must know."""
         sandbox = cluster.resource(KarsSandbox, key)
-        self.index.put(key, targets(sandbox, cluster) if sandbox else ())
+        self.index.put(key, dependencies(sandbox, cluster) if sandbox else ())
         parent = sandbox.metadata.labels.get(names.PARENT, "") if sandbox else ""
         before = self.parents.pop(key, "")
         if parent:
@@ -266,33 +281,6 @@ async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settle
     ), missing
 
 
-def targets(sandbox: KarsSandbox, cluster: Cluster) -> Iterable[Target]:
-    """Return everything whose change concerns a sandbox."""
-    namespace, name = sandbox.metadata.namespace, sandbox.metadata.name
-    yield INSIDE, Key("", names.namespace(name))
-    for kind, key in teardown.outside(sandbox, cluster):
-        yield kind.kind, key
-    yield "ConfigMap", Key(namespace, f"inferencepolicy-{sandbox.spec.inference_ref.name}-profile")
-    yield "InferencePolicy", Key(namespace, sandbox.spec.inference_ref.name)
-    policy = tool_policy(sandbox)
-    if policy is not None:
-        for place in {namespace, cluster.settings.namespace} if policy == DEFAULT_TOOL_POLICY else {namespace}:
-            yield "ConfigMap", Key(place, f"toolpolicy-{policy}-profile")
-            yield "ToolPolicy", Key(place, policy)
-    if cluster.settings.platform.require_signed_images or has_signed_list(sandbox):
-        yield "ConfigMap", Key(cluster.settings.namespace, SIGNER_POLICY)
-    if sandbox.spec.memory_ref is not None:
-        yield "ConfigMap", Key(namespace, f"karsmemory-{sandbox.spec.memory_ref.name}-binding")
-        yield "KarsMemory", Key(namespace, sandbox.spec.memory_ref.name)
-    for server in mcp_servers(sandbox):
-        yield "ConfigMap", Key(namespace, f"mcp-{server}-jwks")
-        yield "Secret", Key(namespace, f"mcp-{server}-signing")
-        yield "McpServer", Key(namespace, server)
-    if sandbox.spec.a2a is not None and sandbox.spec.a2a.agent_ref is not None:
-        yield "ConfigMap", Key(namespace, f"a2aagent-{sandbox.spec.a2a.agent_ref.name}-card")
-        yield "A2AAgent", Key(namespace, sandbox.spec.a2a.agent_ref.name)
-
-
 def obstacle(allowlist: Settled, images: Pinned) -> Blocked | None:
     """Return why no pod may be made of a plan, though all else of it is brought; None when it may."""
     if allowlist.degraded:
@@ -300,12 +288,6 @@ def obstacle(allowlist: Settled, images: Pinned) -> Blocked | None:
     if images.message:
         return Blocked(NOT_VERIFIED, images.message, final=images.final)
     return None
-
-
-def has_signed_list(sandbox: KarsSandbox) -> bool:
-    """Whether a sandbox's allowlist is an artifact."""
-    policy = sandbox.spec.network_policy
-    return policy is not None and policy.allowlist_ref is not None
 
 
 def deployment_of(sandbox: KarsSandbox) -> Key:
@@ -329,45 +311,6 @@ def may_be_sre(sandbox: KarsSandbox, cluster: Cluster) -> bool:
         and sandbox.metadata.labels.get(names.ROLE) == SRE
         and sandbox.metadata.namespace == cluster.settings.namespace
     )
-
-
-def mounted(wanted: Iterable[Object]) -> dict[str, str]:
-    """Return the digests of the bundles that the router reports, as they are planned."""
-    found = {}
-    for one in wanted:
-        for kind, file in REPORTED.items():
-            if one["kind"] == "ConfigMap" and file in (one.get("data") or {}):
-                found[kind] = digest([(file, one["data"][file].encode())])
-    return found
-
-
-def unreported(wanted: Iterable[Object]) -> tuple[str, ...]:
-    """Return the kinds of bundle that are mounted and that the router of this version does not report."""
-    files = {file for one in wanted if one["kind"] == "ConfigMap" for file in (one.get("data") or {})}
-    return tuple(kind for kind, file in UNREPORTED.items() if file in files)
-
-
-async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster) -> None:
-    """Delete the copies, projections and claims of a sandbox that are not wanted any more."""
-    namespace = names.namespace(sandbox.metadata.name)
-    kept = {(one["kind"], one["metadata"]["name"]) for one in wanted}
-    for kind in SWEPT:
-        for key in cluster.children.keys(kind, namespace=namespace):
-            if (kind.kind, key.name) in kept:
-                continue
-            found = cluster.children.find(kind, key)
-            if found is not None and not stays(found):
-                await cluster.children.remove(kind, key)
-    for kind, key in teardown.outside(sandbox, cluster):
-        if kind is not types.CONFIG_MAP and (kind.kind, key.name) not in kept:  # a right that it has no more
-            await cluster.children.remove(kind, key)
-
-
-def stays(found: Object) -> bool:
-    """Whether an object of a sandbox's namespace has another writer than this reconciler, or is kept for its tokens."""
-    labels = found["metadata"].get("labels") or {}
-    token = found["kind"] == "Secret" and found["metadata"]["name"] in gather.TOKENS
-    return token or labels.get(names.ARTIFACT) == "egress-approvals"
 
 
 def key_of(sandbox: KarsSandbox) -> Key:

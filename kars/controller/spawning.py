@@ -83,7 +83,8 @@ def check_generation(metadata: Metadata, cluster: Cluster) -> None:
     if len(parents) <= most:
         return
     line = " < ".join((metadata.name, *parents))
-    what = "the parents go in a circle" if metadata.name in parents else "the line of parents is too long"
+    circle = len({metadata.name, *parents}) <= len(parents)
+    what = "the parents go in a circle" if circle else "the line of parents is too long"
     raise Blocked(
         "TooDeep",
         f"sandbox {metadata.name} cannot be a child of {parents[0]}: {what} ({line}); generations of children may be"

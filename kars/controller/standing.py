@@ -10,10 +10,17 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from kars.desired.conditions import DEGRADED, PROGRESSING, READY, RECONCILED, RUNTIME_READY, say, suspension
+from kars.kube.types import Object
 from kars.model.common import Condition
+from kars.policy.compiled.canonical import digest
 
+CREATING = "Creating"
 POLICIES_ENFORCED = "PoliciesEnforced"
 AWAITING = "AwaitingRouterEnforcement"
+
+# Kinds of bundle by the file that each is made of: those that the router reports, and those that it does not read yet.
+REPORTED = {"InferencePolicy": "inference-policy.json", "EgressAllowlist": "allowlist.json"}
+UNREPORTED = {"AgtProfile": "agt-profile.yaml", "Memory": "binding.json"}
 
 # What no waiting will mend.
 HOPELESS = frozenset(
@@ -78,7 +85,7 @@ def conditions(standing: Standing) -> tuple[str, tuple[Condition, ...]]:
     ]
     if hopeless:
         told.append(say(DEGRADED, "True", first.reason, first.message))
-    return "Degraded" if hopeless else "Creating", (*told, *pause)
+    return "Degraded" if hopeless else CREATING, (*told, *pause)
 
 
 def blocked(
@@ -115,9 +122,9 @@ def enforcement(standing: Standing, *, running: bool) -> Condition:
         return say(POLICIES_ENFORCED, "False", AWAITING, standing.deaf)
     late: list[str] = []
     bad: list[str] = []
-    for kind, digest in sorted(standing.mounted.items()):
+    for kind, wanted in sorted(standing.mounted.items()):
         loaded, error = standing.heard.get(kind, (None, None))
-        if loaded != digest:
+        if loaded != wanted:
             (bad if error else late).append(f"{kind}: {error or 'not loaded yet'}")
     if bad:
         return say(POLICIES_ENFORCED, "False", "PolicyRefusedByRouter", "; ".join(bad + late))
@@ -127,3 +134,19 @@ def enforcement(standing: Standing, *, running: bool) -> Condition:
     if standing.unreported:
         words += f"; mounted and not read by this router yet: {', '.join(standing.unreported)}"
     return say(POLICIES_ENFORCED, "True", "RouterEnforcing", words)
+
+
+def mounted(wanted: Iterable[Object]) -> dict[str, str]:
+    """Return the digests of the bundles that the router reports, as they are planned."""
+    found = {}
+    for one in wanted:
+        for kind, file in REPORTED.items():
+            if one["kind"] == "ConfigMap" and file in (one.get("data") or {}):
+                found[kind] = digest([(file, one["data"][file].encode())])
+    return found
+
+
+def unreported(wanted: Iterable[Object]) -> tuple[str, ...]:
+    """Return the kinds of bundle that are mounted and that the router of this version does not report."""
+    files = {file for one in wanted if one["kind"] == "ConfigMap" for file in (one.get("data") or {})}
+    return tuple(kind for kind, file in UNREPORTED.items() if file in files)

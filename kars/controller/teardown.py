@@ -1,11 +1,16 @@
-"""Take a sandbox down: its children, its namespace, what it has outside of that; nothing that is not its own."""
+"""Take a sandbox down: its children, its namespace, what it has outside of that; or what it does not want any more.
+
+Nothing goes that is not its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 from kars.artifacts import held
 from kars.controller.allowlists import owner_of
+from kars.controller.children import TOKENS
 from kars.controller.cluster import Cluster
 from kars.controller.held import owner_of as labelled
 from kars.desired import names
@@ -13,6 +18,9 @@ from kars.kube import types
 from kars.kube.errors import Conflict, Missing
 from kars.kube.types import Key, Object
 from kars.model.sandbox import KarsSandbox
+
+# What a plan may stop wanting, and what then goes. A volume claim stays: with it would go what the agent wrote.
+SWEPT = (types.CONFIG_MAP, types.SECRET, types.DISRUPTION_BUDGET)
 
 
 async def finalize(sandbox: KarsSandbox, cluster: Cluster) -> bool:
@@ -81,3 +89,26 @@ def outside(sandbox: KarsSandbox, cluster: Cluster) -> list[tuple[types.Type, Ke
         (types.ROLE, spawner),
         (types.CONFIG_MAP, Key(cluster.settings.namespace, held.name(owner_of(sandbox)))),
     ]
+
+
+async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster) -> None:
+    """Delete the copies, projections and claims of a sandbox that are not wanted any more."""
+    namespace = names.namespace(sandbox.metadata.name)
+    kept = {(one["kind"], one["metadata"]["name"]) for one in wanted}
+    for kind in SWEPT:
+        for key in cluster.children.keys(kind, namespace=namespace):
+            if (kind.kind, key.name) in kept:
+                continue
+            found = cluster.children.find(kind, key)
+            if found is not None and not stays(found):
+                await cluster.children.remove(kind, key)
+    for kind, key in outside(sandbox, cluster):
+        if kind is not types.CONFIG_MAP and (kind.kind, key.name) not in kept:  # a right that it has no more
+            await cluster.children.remove(kind, key)
+
+
+def stays(found: Object) -> bool:
+    """Whether an object of a sandbox's namespace has another writer than this reconciler, or is kept for its tokens."""
+    labels = found["metadata"].get("labels") or {}
+    token = found["kind"] == "Secret" and found["metadata"]["name"] in TOKENS
+    return token or labels.get(names.ARTIFACT) == "egress-approvals"

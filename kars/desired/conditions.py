@@ -79,10 +79,9 @@ def dated(condition: Condition, known: Condition | None, generation: int, now: d
     return msgspec.structs.replace(condition, last_transition_time=moment, observed_generation=generation)
 
 
-def flips(before: Iterable[Condition], after: Iterable[Condition]) -> tuple[Condition, ...]:
-    """Return the conditions whose status is another than before, new ones too; for the transitions' counter."""
-    known = {condition.type: condition.status for condition in before}
-    return tuple(condition for condition in after if known.get(condition.type) != condition.status)
+def is_ready(conditions: Iterable[Condition]) -> bool:
+    """Whether conditions say that all is as it should be."""
+    return any(condition.type == READY and condition.status == "True" for condition in conditions)
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,9 +55,6 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     provider: str = ""
     endpoint: str = ""  # the policy's own base URL, over the platform's
-    prompt_shields: bool = True
-    daily_tokens: int = 0
-    request_tokens: int = 0
 
 
 class IdentityFacts(msgspec.Struct, frozen=True, kw_only=True):

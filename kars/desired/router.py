@@ -146,13 +146,10 @@ def own_endpoint(url: str, provider: str) -> tuple[str, str]:
 
 
 def about_itself(facts: Facts, rows: Variables) -> None:
-    """Who it serves, and within which budget."""
+    """Whom it serves. Budgets and shields are the mounted policy's alone: a variable would replace pods."""
     rows.put(
         {
             "CONTENT_SAFETY_ENABLED": "true",
-            "PROMPT_SHIELDS_ENABLED": "true" if facts.model.prompt_shields else "false",
-            "TOKEN_BUDGET_DAILY": str(facts.model.daily_tokens),
-            "TOKEN_BUDGET_PER_REQUEST": str(facts.model.request_tokens),
             "SANDBOX_NAME": facts.name,
             "SANDBOX_ISOLATION": isolation(facts),
         }

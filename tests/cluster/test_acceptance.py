@@ -204,20 +204,28 @@ def test_two_sandboxes_have_namespaces_and_tokens_of_their_own(make):
     assert len(tokens) == 2
 
 
-def test_a_policy_that_changes_reaches_a_running_router(make):
+def test_a_policy_that_changes_reaches_a_running_router_without_a_new_pod(make):
     sandbox = make("rerouted")
     sandbox.wait(lambda: sandbox.condition("Ready").get("status") == "True", 30)
     path = f"/apis/{GROUP}/v1alpha1/namespaces/{NAMESPACE}/inferencepolicies/e2e-inference"
     before = sandbox.plane.api.get(path)["status"]["compiledDigest"]
-    sandbox.plane.api.merge(path, {"spec": {"tokenBudget": {"dailyTokens": 200000}}})
+    deployment = sandbox.deployment()["metadata"]["generation"]
+    changed = {
+        "tokenBudget": {"dailyTokens": 200000, "perRequestTokens": 1000},
+        "contentSafety": {"requirePromptShields": False},
+    }
+    sandbox.plane.api.merge(path, {"spec": changed})
 
-    def copied():
-        data = sandbox.find("configmaps", "inferencepolicy-e2e-inference-profile")["data"]
-        return "200000" in data["inference-policy.json"]
+    def enforced():
+        status = sandbox.plane.api.get(path)["status"]
+        digests = {status["compiledDigest"], status.get("loadedDigest")}
+        return len(digests) == 1 and before not in digests
 
-    sandbox.wait(copied, what="the copy in the sandbox's namespace")
+    sandbox.wait(enforced, 30, "the echo of the new digest")
+    data = sandbox.find("configmaps", "inferencepolicy-e2e-inference-profile")["data"]
+    assert "200000" in data["inference-policy.json"]
     sandbox.wait(lambda: sandbox.condition("PoliciesEnforced").get("status") == "True", 30)
-    assert sandbox.plane.api.get(path)["status"]["compiledDigest"] != before
+    assert sandbox.deployment()["metadata"]["generation"] == deployment
 
 
 MEMORY = """

@@ -108,7 +108,9 @@ def test_generations_end_and_the_last_may_make_none(family):
     # One that stands and becomes of the last generation stays, and loses the right that it had.
     family.spawn("late")
     family.plane.wait(lambda: family.rights("late"), what="the right of nobody's child")
-    family.merge("KarsSandbox", family.called("late"), {"metadata": {"labels": {f"{GROUP}/parent": family.called("g1")}}})
+    family.merge(
+        "KarsSandbox", family.called("late"), {"metadata": {"labels": {f"{GROUP}/parent": family.called("g1")}}}
+    )
     family.plane.wait(lambda: family.rights("late") is None, what="the end of that right")
     assert family.stands("late")
     family.dismiss("g0")

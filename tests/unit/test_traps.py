@@ -33,7 +33,7 @@ TRAPS = {
     "18 agents outside the exec ban": ("cluster/test_chart_admission.py", "test_nobody_gets_into_a_sandboxes_pod"),
     "19 globs that never match": ("unit/artifacts/test_signers.py", "test_a_glob_matches_what_the_expression_for_it_matches"),
     "20 a revoked signer counts for an hour": ("unit/artifacts/test_fetch.py", "test_a_signer_who_is_taken_out_of_the_policy_counts_no_more_at_once"),
-    "21 copies follow only the sandbox": ("cluster/test_acceptance.py", "test_a_policy_that_changes_reaches_a_running_router"),
+    "21 copies follow only the sandbox": ("cluster/test_acceptance.py", "test_a_policy_that_changes_reaches_a_running_router_without_a_new_pod"),
     "21 a copy stays when its reference goes": ("cluster/test_acceptance.py", "test_a_copy_goes_with_its_reference"),
     "22 a port opened to every address": ("unit/desired/test_network.py", "test_an_endpoint_by_name_opens_its_port_to_public_addresses_only"),
     "23 IPv6 is not filtered": ("unit/desired/test_traps.py", "test_ipv6_is_guarded_like_ipv4"),

@@ -8,20 +8,21 @@ can be made of a resource, what stands in the cluster stays as it is: a policy n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from kars.artifacts.refused import Refused
 from kars.controller.cluster import ROUTER, Cluster
+from kars.controller.pace import Pace
 from kars.controller.policies import referrers, status
 from kars.controller.policies.confirmation import Confirmations, Poll
 from kars.controller.policies.table import Row
 from kars.controller.reconcile import Done, Temporary
 from kars.controller.references import DEFAULT_TOOL_POLICY
 from kars.desired import conditions
-from kars.desired.conditions import Standing
+from kars.desired.conditions import Standing, is_ready
 from kars.desired.plan import stamp
 from kars.kube.errors import ApiError
 from kars.kube.types import CONFIG_MAP, Key, Object
@@ -34,9 +35,9 @@ SIGNER_POLICY = "kars-signer-policy"
 # Seconds until something that is wrong is tried again, as registries and rights change without telling us: half of how
 # long it has been wrong, within these.
 SOONEST, LATEST = 60.0, 900.0
-# A status that only counts on while sandboxes come up is written no more often than this.
-PACE = timedelta(seconds=5)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Seconds until it is told that routers are waited for, which most times is over by then; and until it is told again,
+# as what is counted on while sandboxes come up.
+FIRST_STEP, STEPS = 1.0, 5.0
 
 
 class Unwritten(Exception):
@@ -52,7 +53,7 @@ class Publisher:
         self.finalizer = row.finalizer
         self.index = None if row.refers is None else referrers.sandboxes(row.refers)
         self.confirmations = Confirmations()
-        self.written: dict[Key, datetime] = {}  # when a status that only counts was last written
+        self.pace: Pace[Key] = Pace(first=FIRST_STEP, between=STEPS)
 
     async def reconcile(self, resource: Resource, cluster: Cluster) -> Done:
         """Bring what the resource says into the cluster, and tell what is in force."""
@@ -90,7 +91,8 @@ class Publisher:
     async def bring(self, compiled: Compiled, known: Mapping[str, Any], cluster: Cluster) -> dict[str, Any]:
         """Bring the objects into the cluster; return the members of the status that follow from them."""
         wanted = [stamp(one) for one in compiled.objects]
-        same = all(self.stands(one, cluster) for one in wanted)
+        # What stands may not have been told yet.
+        same = all(self.stands(one, cluster) for one in wanted) and tells(known, compiled.status)
         try:
             await cluster.children.bring(wanted, manager=self.row.field_manager)
         except ApiError as error:
@@ -141,17 +143,16 @@ class Publisher:
         after: float | None,
     ) -> Done:
         """Write the status, and an event when a policy that is not enforced is news."""
-        key = where(resource)
         key, before = where(resource), status.condition(resource)
         if standing.confirmed and "compiledDigest" in known:
             known["loadedDigest"] = known["compiledDigest"]
         said = status.of(resource, standing, known, now=cluster.now())
-        if standing.state == "Awaiting" and only_counts(status.members(resource), said):
-            pause = self.written.get(key, EPOCH) + PACE - cluster.now()
-            if pause > timedelta():
-                return Done(after=pause.total_seconds())
-        if await cluster.write_status(resource, said):
-            self.written[key] = cluster.now()
+        only_words = only_counts(status.members(resource), said)
+        if not only_words and (standing.state != "Awaiting" or is_ready(status.conditions(resource))):
+            self.pace.forget(key)
+        elif cluster.is_news(resource, said) and (pause := self.pace.wait(key)):
+            return Done(after=pause if after is None else min(pause, after))
+        await cluster.write_status(resource, said)
         if standing.note and (before is None or before.reason != standing.conditions[0].reason):
             self.warn(resource, standing, cluster)
         return Done(after=after)
@@ -183,7 +184,7 @@ class Publisher:
         key = where(resource)
         await cluster.children.remove(CONFIG_MAP, self.row.config_map(key, cluster.settings.namespace))
         self.confirmations.forget(key)
-        self.written.pop(key, None)
+        self.pace.forget(key)
         return True
 
     # What wakes it
@@ -248,8 +249,13 @@ def where(resource: Resource) -> Key:
     return Key(resource.metadata.namespace, resource.metadata.name)
 
 
+def tells(known: Mapping[str, Any], members: Mapping[str, Any]) -> bool:
+    """Whether a status has these members; one that is empty is left out of it."""
+    return all((known.get(name) or None) == (value or None) for name, value in members.items())
+
+
 def only_counts(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether a status differs in nothing but what messages say."""
+    """Whether a status differs in nothing but what messages say, if it differs."""
     return without_messages(before) == without_messages(after)
 
 

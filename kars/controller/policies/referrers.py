@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from kars.controller import references
 from kars.controller.cluster import Cluster
+from kars.controller.index import place
 from kars.controller.references import DEFAULT_TOOL_POLICY
 from kars.kube.types import Key
 from kars.model.base import Resource
@@ -18,7 +19,6 @@ from kars.model.sandbox import KarsSandbox
 from kars.model.tools import ToolPolicy
 
 Kind = TypeVar("Kind", bound=Resource)
-At = TypeVar("At")
 
 NAMESPACE_PREFIX = "kars-"
 NOBODY: frozenset[Key] = frozenset()
@@ -61,16 +61,16 @@ class Index(Generic[Kind]):
     def place(self, key: Key, resource: Kind | None, cluster: Cluster) -> None:
         """Forget what was known of a resource and note what it refers to now."""
         for target in self.known.pop(key, NOBODY):
-            drop(self.live, target, key)
-            drop(self.idle, target, key)
-        drop(self.named, key.name, key)
+            place(self.live, target, key, there=False)
+            place(self.idle, target, key, there=False)
+        place(self.named, key.name, key, there=False)
         if resource is None:
             return
         self.known[key] = frozenset(self.targets(resource, cluster))
-        self.named.setdefault(key.name, set()).add(key)
+        place(self.named, key.name, key, there=True)
         side = self.live if self.counts(resource) else self.idle
         for target in self.known[key]:
-            side.setdefault(target, set()).add(key)
+            place(side, target, key, there=True)
 
     def referrers(self, target: Key, cluster: Cluster) -> AbstractSet[Key]:
         """Return who refers to it and counts."""
@@ -90,15 +90,6 @@ class Index(Generic[Kind]):
         """Return the resources of a name, in whatever namespace."""
         self.fill(cluster)
         return self.named.get(name, NOBODY)
-
-
-def drop(sets: dict[At, set[Key]], at: At, key: Key) -> None:
-    """Take a key out of a set, and the set away when it was the last."""
-    found = sets.get(at)
-    if found is not None:
-        found.discard(key)
-        if not found:
-            del sets[at]
 
 
 def sandboxes(refers: Callable[[KarsSandbox, Cluster], Iterable[Key]]) -> Index[KarsSandbox]:

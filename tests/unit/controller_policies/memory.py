@@ -208,6 +208,10 @@ class World:
         self.routers = self.cluster.echo = Routers()
         self.artifacts = self.cluster.given_artifacts = Artifacts()
         self.reconcilers = {one.kind.__name__: one for one in reconcilers}
+        for one in reconcilers:
+            if hasattr(one, "pace"):
+                # Most tests look once and see what was told; time is the test's.
+                one.pace.first, one.pace.clock = 0.0, self.seconds
         self.woken = set()
         self.cluster.listeners.append(self.heard)
 
@@ -257,6 +261,9 @@ class World:
 
     def ready(self, kind, key):
         return next(one for one in self.status(kind, key)["conditions"] if one["type"] == "Ready")
+
+    def seconds(self):
+        return (self.clock - BEGIN).total_seconds()
 
     def pass_time(self, **span):
         self.clock += timedelta(**span)

@@ -9,6 +9,7 @@ from kars.controller.policies.publisher import Publisher
 from kars.controller.reconcile import Temporary
 from kars.kube.errors import Busy, Forbidden
 from kars.kube.types import CONFIG_MAP, Key
+from kars.policy.compiled.canonical import digest
 from tests.unit.controller_policies.memory import World
 
 MODELS = {"primary": {"provider": "azure-openai", "deployment": "gpt-4.1"}}
@@ -119,6 +120,50 @@ async def test_a_status_that_only_counts_on_is_written_at_a_pace(world):
     world.reconcilers["InferencePolicy"].touched("KarsSandbox", sandboxes[-1], world.cluster)
     await world.look("InferencePolicy", policy)
     assert world.ready("InferencePolicy", policy)["status"] == "True"
+
+
+async def test_routers_that_agree_within_a_second_are_not_told_to_be_waited_for(world):
+    world.reconcilers["InferencePolicy"].pace.first = 1.0
+    policy = world.put("InferencePolicy", "models", SPEC)
+    sandbox = world.sandbox("s")
+    done = await world.look("InferencePolicy", policy)
+    assert done.after == 1.0
+    assert world.status("InferencePolicy", policy) == {}
+    world.pass_time(seconds=0.5)
+    document = world.api.objects["ConfigMap", Key("team", "inferencepolicy-models-profile")]["data"]
+    mounted = digest((name, text.encode()) for name, text in document.items())
+    world.routers.say(sandbox, InferencePolicy=mounted)
+    world.reconcilers["InferencePolicy"].touched("KarsSandbox", sandbox, world.cluster)
+    await world.look("InferencePolicy", policy)
+    assert world.ready("InferencePolicy", policy)["status"] == "True"
+    assert world.api.requests["status", "InferencePolicy"] == 1
+    assert not world.told.events
+
+
+async def test_a_policy_that_is_not_in_force_any_more_is_told_of_at_once_and_later_ones_with_their_own_time(world):
+    world.reconcilers["InferencePolicy"].pace.first = 1.0
+    policy = world.put("InferencePolicy", "models", SPEC)
+    sandbox = world.sandbox("s")
+    await world.look("InferencePolicy", policy)
+    world.pass_time(seconds=1)
+    await world.look("InferencePolicy", policy)
+    world.routers.say(sandbox, InferencePolicy=compiled(world, policy))
+    world.pass_time(minutes=1)
+    await world.look("InferencePolicy", policy)
+    assert world.ready("InferencePolicy", policy)["status"] == "True"
+    times = []
+    for tokens, pause in ((5, 0), (6, 5)):
+        world.put("InferencePolicy", "models", {**SPEC, "tokenBudget": {"dailyTokens": tokens}})
+        before = compiled(world, policy)
+        await world.look("InferencePolicy", policy)
+        assert (compiled(world, policy) == before) == bool(pause)
+        world.pass_time(seconds=pause)
+        await world.look("InferencePolicy", policy)
+        assert compiled(world, policy) != before
+        assert world.ready("InferencePolicy", policy)["status"] == "False"
+        times.append(world.status("InferencePolicy", policy)["lastCompiledAt"])
+        world.pass_time(seconds=0.5)
+    assert times == sorted(set(times))
 
 
 async def test_looks_grow_rare_while_nobody_answers(world):

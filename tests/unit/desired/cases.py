@@ -168,7 +168,7 @@ def everything() -> Facts:
             router_storage="1Gi",
             router_env={"ROUTER_WORKERS": "2", "SANDBOX_NAME": "another", "RUST_LOG": "info"},
         ),
-        model=ModelFacts(deployment="gpt-4.1", prompt_shields=False, daily_tokens=1_000_000, request_tokens=4096),
+        model=ModelFacts(deployment="gpt-4.1"),
         memory=source(
             "karsmemory-everything-memory-binding", owner=("KarsMemory", "everything-memory"), **{"binding.json": "{}"}
         ),
