@@ -1,7 +1,8 @@
 """The OCI distribution API, as far as reading goes: manifests, blobs, referrers.
 
 Every byte is bounded before it is read and hashed before it is believed. Nothing of a body that was not asked for by
-its digest enters an error's text, because the author of a resource chooses which host is asked.
+its digest enters an error's text, because the author of a resource chooses which host is asked. A registry may be on a
+private network, but neither it nor where it leads may be a metadata service or another address of a link.
 
 https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md
 """
@@ -12,17 +13,29 @@ import asyncio
 import hashlib
 import ipaddress
 import re
+import socket
 from collections import OrderedDict
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    ClientConnectorDNSError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+    ThreadedResolver,
+)
+from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from kars.artifacts.azure import Azure
 from kars.artifacts.references import DIGEST, DOCKER_HUB, Repository
 from kars.artifacts.refused import Refused
 from kars.artifacts.tokens import Basic, Challenge, Token, challenge
+from kars.model.addresses import is_barred
 
 # The distribution specification has registries take manifests up to 4 MiB, so clients meet that much.
 MANIFEST_BYTES = 4 << 20
@@ -52,6 +65,7 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 ACCEPT = ", ".join((MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX))
 NEXT = re.compile(r'<([^>]{1,2048})>\s*;\s*rel="?next"?')
+NEVER_ASKED = "a link-local, metadata, multicast or unspecified address, which is never asked"
 ASKS_ELSEWHERE = frozenset({301, 302, 303, 307, 308})
 
 
@@ -102,6 +116,23 @@ class Wallet(Protocol):
 
     def get(self, host: str, /) -> Basic | None:
         """Return the credentials for a host, None where there are none."""
+
+
+class Barred(OSError):
+    """An address that is not dialled."""
+
+
+class Guarded(ThreadedResolver):
+    """Resolves names as the system does, and refuses one that leads to an address that is never dialled."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return every address of a name; `Barred` when one of them is not to be dialled."""
+        found = await super().resolve(host, port, family)
+        if any(is_barred(one["host"]) for one in found):
+            raise Barred(host)
+        return found
 
 
 class Registry:
@@ -207,15 +238,20 @@ class Registry:
         raise Refused("Transient", f"{place}: more than {REDIRECTS} redirects")
 
     def redirected(self, url: URL, location: str, place: Repository, *, reason: str = "InvalidRef") -> URL:
-        """Return where a registry sends us: to https, or to loopback from one that is asked without TLS."""
+        """Return where a registry sends us: to https; one that is asked without TLS to itself, on loopback anywhere."""
         try:
             target = url.join(URL(location, encoded=True))
         except ValueError:
             target = URL()
-        secure = target.scheme == "https" and bool(target.host)
-        near = target.scheme == "http" and self.insecure(place.host) and loopback(target.host or "")
+        here, host = self.url(place, ""), target.host or ""
+        secure = target.scheme == "https" and host != ""
+        near = target.scheme == here.scheme == "http" and (
+            (host, target.port) == (here.host, here.port) or (loopback(host) and loopback(here.host or ""))
+        )
         if not (secure or near) or target.user is not None or target.password is not None:
             raise Refused(reason, f"{place}: the registry leads to something else than https")
+        if is_barred(host):
+            raise Refused(reason, f"{place}: the registry leads to {host}: {NEVER_ASKED}")
         return target
 
     async def post(self, url: URL, form: dict[str, str], place: Repository) -> Answer:
@@ -235,6 +271,8 @@ class Registry:
         form: dict[str, str] | None = None,
     ) -> Answer:
         """Send one request, and once more when the connection fails."""
+        if is_barred(url.host or ""):
+            raise Refused("InvalidRef", f"{place}: {url.host} is {NEVER_ASKED}")
         method = "GET" if form is None else "POST"
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
@@ -246,6 +284,8 @@ class Registry:
                         continue
                     return await read(response, limit=limit, place=place)
             except (ClientError, TimeoutError, OSError, ValueError) as error:
+                if isinstance(error, ClientConnectorDNSError) and isinstance(error.os_error, Barred):
+                    raise Refused("InvalidRef", f"{place}: {url.host} leads to {NEVER_ASKED}") from None
                 if last:
                     name = type(error).__name__
                     raise Refused("Transient", f"{place}: {url.host} did not answer ({name})") from None
@@ -256,7 +296,7 @@ class Registry:
         if self.session is None:
             self.session = ClientSession(
                 timeout=ClientTimeout(total=TOTAL_SECONDS, connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
-                connector=TCPConnector(limit_per_host=CONNECTIONS_PER_HOST),
+                connector=TCPConnector(limit_per_host=CONNECTIONS_PER_HOST, resolver=Guarded()),
                 cookie_jar=DummyCookieJar(),
                 auto_decompress=False,  # what is hashed is what was sent, and nothing grows after it was counted
                 trust_env=False,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from kars.controller import gather, marks, standing, teardown
+from kars.controller import gather, marks, spawning, standing, teardown
 from kars.controller.allowlists import Allowlists, Settled
 from kars.controller.announcements import announce
 from kars.controller.children import NotOurs
@@ -56,6 +56,7 @@ class Sandboxes:
         self.images = Images()
         self.allowlists = Allowlists()
         self.index = Index()
+        self.spawning = spawning.Spawning()
         self.parents: dict[Key, str] = {}
         # How often each sandbox's routers were asked since they last agreed.
         self.looks: dict[Key, int] = {}
@@ -80,6 +81,7 @@ class Sandboxes:
     async def make(self, sandbox: KarsSandbox, cluster: Cluster) -> Done:
         """Gather, plan, bring, look."""
         check_name(sandbox, cluster)
+        self.spawning.check(sandbox, cluster)
         advice = gather.check_runtime(sandbox, strict=cluster.settings.platform.byo_strict)
         allowlist = await self.allowlists.settle(sandbox, cluster)
         facts, missing = await gather_facts(sandbox, cluster, allowlist)
@@ -235,14 +237,15 @@ class Sandboxes:
         return frozenset(one for one, known in sandboxes if known and not known.metadata.deletion_timestamp)
 
     def related(self, key: Key, cluster: Cluster) -> Iterable[Key]:
-        """Take in what a sandbox depends on now; its parents, old and new, must know of it."""
+        """Take in what a sandbox depends on now; its parents, old and new, and who waits for its place must know."""
         sandbox = cluster.resource(KarsSandbox, key)
         self.index.put(key, dependencies(sandbox, cluster) if sandbox else ())
         parent = sandbox.metadata.labels.get(names.PARENT, "") if sandbox else ""
         before = self.parents.pop(key, "")
         if parent:
             self.parents[key] = parent
-        return {Key(key.namespace, name) for name in (before, parent) if name and name != (parent and before)}
+        parents = {Key(key.namespace, name) for name in (before, parent) if name and name != (parent and before)}
+        return parents | self.spawning.moved(key, before, parent)
 
 
 async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settled) -> tuple[Facts, tuple[str, ...]]:
@@ -268,6 +271,7 @@ async def gather_facts(sandbox: KarsSandbox, cluster: Cluster, allowlist: Settle
         credentials=await gather.find_credentials(cluster),
         blocklist=gather.find_blocklist(cluster),
         children=tuple(one.metadata.name for one in cluster.spawned_by(key_of(sandbox))),
+        generation=spawning.generation(sandbox, cluster),
         native_sidecars=cluster.version >= (1, 29),
         sleep_actions=cluster.version >= (1, 30),
         image_volumes=cluster.version >= (1, 35),

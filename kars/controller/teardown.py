@@ -102,6 +102,9 @@ async def sweep(sandbox: KarsSandbox, wanted: Iterable[Object], cluster: Cluster
             found = cluster.children.find(kind, key)
             if found is not None and not stays(found):
                 await cluster.children.remove(kind, key)
+    for kind, key in outside(sandbox, cluster):
+        if kind is not types.CONFIG_MAP and (kind.kind, key.name) not in kept:  # a right that it has no more
+            await cluster.children.remove(kind, key)
 
 
 def stays(found: Object) -> bool:

@@ -10,6 +10,8 @@ from kars.model.base import API_VERSION, GROUP
 from kars.model.sandbox import KarsSandbox
 
 RBAC = "rbac.authorization.k8s.io"
+# Times the children that may be made, which there may be as resources.
+CROWD = 2
 
 
 def namespace(facts: Facts) -> Object:
@@ -58,12 +60,14 @@ def spawning(facts: Facts) -> list[Object]:
     """Return what lets the router make sandboxes beside its own, and look at and take down those that it made.
 
     What it makes is for an admission policy to judge: RBAC cannot see labels. A rule without names would mean every
-    sandbox, so without children there is none.
+    sandbox, so without children there is none. Where as many wait for a place as have one, it may make no more: what
+    waits fills the cluster's store all the same.
     """
     if not facts.spawns:
         return []
     group = {"apiGroups": [GROUP], "resources": [KarsSandbox.NAMES.plural]}
-    rules: list[Object] = [{**group, "verbs": ["create"]}]
+    full = len(facts.children) >= CROWD * facts.platform.max_children
+    rules: list[Object] = [] if full else [{**group, "verbs": ["create"]}]
     if facts.children:
         rules.append({**group, "resourceNames": sorted(facts.children), "verbs": ["get", "delete"]})
     name = names.spawner(facts.name)

@@ -96,6 +96,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     identity: IdentityFacts | None = None
     # Children that this sandbox spawned, so that its account may read and delete those and no others.
     children: tuple[str, ...] = ()
+    # How many parents it has above it: 0 for one that is nobody's child.
+    generation: int = 0
     # Images by what the spec names, pinned by digest, where signatures are required.
     pinned: dict[str, str] = msgspec.field(default_factory=dict)
     # What the cluster can do: native sidecars (1.29 and newer), images as volumes (1.35 and newer, or switched on
@@ -125,5 +127,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def spawns(self) -> bool:
-        """Whether the router may make sandboxes: only where a tool policy can say no, and never for the SRE's."""
-        return self.platform.spawn and self.governance.enabled and not self.sre
+        """Whether the router may make sandboxes: only where a tool policy can say no, and never for the SRE's.
+
+        Nor where no child could be made, since there may be none, or none of so deep a generation.
+        """
+        platform = self.platform
+        bound = platform.max_children > 0 and self.generation < platform.max_generations
+        return platform.spawn and bound and self.governance.enabled and not self.sre

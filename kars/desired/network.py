@@ -7,12 +7,14 @@ who may have what of it is the router's to say, and the guard keeps the agent it
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from kars.desired import names, router, runtime
 from kars.desired.config import metadata
-from kars.desired.facts import Facts
+from kars.desired.facts import Facts, Unplannable
 from kars.kube.types import Object
+from kars.model.addresses import is_barred
 
 # What is not the Internet: private (RFC 1918), shared (RFC 6598), link-local (RFC 3927); unique local (RFC 4193) and
 # link-local (RFC 4291).
@@ -23,6 +25,11 @@ HTTPS = 443
 # The relay and registry of the mesh: their Services' ports, and their pods', which a CNI sees.
 MESH_PORTS = (8765, 8080, 8083, 8082)
 SIDECAR_PORT = 5000
+MESH = "agentmesh"
+# RFC 1123 label, as namespaces are called.
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# Of Kubernetes, by its own word, and of sandboxes and their controller.
+RESERVED = ("kube-", "kars-")
 
 SYSTEM = {names.APP_NAME: names.APP, names.APP_COMPONENT: "system"}
 PEERS = {names.ROLE: "sandbox"}
@@ -53,7 +60,7 @@ def egress(facts: Facts) -> list[Object]:
     rules += [
         to([*internet(), *(block(one) for one in platform.private_networks)], tcp(HTTPS)),
         to([namespaces(PEERS)], tcp(router.PORT)),
-        to([namespaces({names.NAMESPACE_NAME: "agentmesh"})], tcp(*MESH_PORTS)),
+        to([namespaces({names.NAMESPACE_NAME: MESH})], tcp(*MESH_PORTS)),
         to([namespaces(SYSTEM)], tcp(SIDECAR_PORT)),
     ]
     if facts.sre or facts.spawns:
@@ -67,10 +74,13 @@ def egress(facts: Facts) -> list[Object]:
 def granted(facts: Facts) -> list[Object]:
     """Return a rule for each endpoint that the rules before do not open already.
 
-    A name may be any public address, on its port; an address is that address and no other, private ones, too.
+    A name may be any public address, on its port; an address is that address and no other, private ones, too, but for
+    those that the router never dials.
     """
     found: dict[str, Object] = {}
     for endpoint in facts.endpoints:
+        if is_barred(endpoint.host):
+            continue
         port = endpoint.port or HTTPS
         address = literal(endpoint.host)
         if address is not None and not (port == HTTPS and is_public(address)):
@@ -81,7 +91,13 @@ def granted(facts: Facts) -> list[Object]:
 
 
 def model_servers(facts: Facts) -> list[Object]:
-    """Return a rule for each model server that is not on the Internet's port 443: in the cluster, or elsewhere."""
+    """Return a rule for each model server that is not on the Internet's port 443: in the cluster, or elsewhere.
+
+    One in the cluster opens its namespace, all TCP of it. Nothing narrower follows from a URL: a CNI judges packets by
+    the pods' own addresses and ports, once the Service's were replaced. Which pods, and which of their ports, only the
+    Service says, whose selector and target port may change at any time; the controller watches no Services but those
+    that it makes. So a namespace that holds more than a model server is no place for one, and some never are.
+    """
     platform = facts.platform
     urls = (
         [facts.model.endpoint] if facts.model.endpoint else [platform.azure_openai_endpoint, platform.foundry_endpoint]
@@ -93,14 +109,28 @@ def model_servers(facts: Facts) -> list[Object]:
         host, port = (parts.hostname or "").rstrip("."), port_of(url)
         address = literal(host)
         labels = host.split(".")
+        if is_barred(host):
+            raise Unplannable("SpecInvalid", f"the model server's address {host} is never opened to sandboxes")
         if address is not None and not (port == HTTPS and is_public(address)):
             found[f"{address} {port}"] = to([block(str(address))], tcp(port))
         elif address is None and len(labels) > 2 and labels[2] == "svc":
-            # Which port its pods listen on is not in the URL, and that is what a CNI sees.
+            check_namespace(labels[1], host, facts)
             found[labels[1]] = {"to": [namespaces({names.NAMESPACE_NAME: labels[1]})], "ports": [{"protocol": "TCP"}]}
         elif address is None and port != HTTPS:
             found[f"* {port}"] = to(internet(), tcp(port))
     return list(found.values())
+
+
+def check_namespace(namespace: str, host: str, facts: Facts) -> None:
+    """Refuse a model server whose namespace holds something that no sandbox may reach."""
+    if not NAMESPACE.fullmatch(namespace):
+        raise Unplannable("SpecInvalid", f"the model server {host} is in no namespace that there could be")
+    if namespace.startswith(RESERVED) or namespace in {MESH, facts.platform.namespace}:
+        raise Unplannable(
+            "SpecInvalid",
+            f"the model server {host} is in namespace {namespace}, which is never opened to sandboxes (nor is any of"
+            f" kube-*, kars-*, {MESH}, and the controller's own); put it into a namespace of its own",
+        )
 
 
 def port_of(url: str) -> int:

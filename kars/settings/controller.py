@@ -69,6 +69,9 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     git_image: str = ""
     # Whether routers may make sandboxes of their own (subject to the tool policy).
     spawn: bool = True
+    # Most children that one sandbox may have at a time, and generations of children below a sandbox that is nobody's.
+    max_children: int = 8
+    max_generations: int = 2
     # A namespace that may scrape the routers' metrics; empty for none.
     monitoring_namespace: str = ""
     # Addresses or networks of name servers outside kube-system (a node-local cache, an AKS virtual IP).
@@ -96,6 +99,8 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True):
     watch_timeout: int = 200
     metrics_address: str = "0.0.0.0:9091"
     approval_ceiling: int = 86_400
+    # The most severe content that a policy from a signed artifact may let pass; the admission policy asks it of others.
+    content_safety_floor: Literal["Safe", "Low", "Medium", "High"] = "Medium"
     # Networks that are not global and that key sets of token issuers may be fetched from (ISSUER_NETWORKS, by comma).
     issuer_networks: tuple[str, ...] = ()
     signer_issuers: tuple[str, ...] = ()

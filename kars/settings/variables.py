@@ -283,6 +283,18 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
         ),
         Variable("KARS_SPAWN", "platform.spawn", switch, "Whether routers may make sandboxes of their own"),
         Variable(
+            "KARS_MAX_CHILDREN",
+            "platform.max_children",
+            whole(0, 256),
+            "Most children that one sandbox may have at a time; further ones wait for a place",
+        ),
+        Variable(
+            "KARS_MAX_GENERATIONS",
+            "platform.max_generations",
+            whole(0, 16),
+            "Generations of children below a sandbox that is nobody's child; 1: children have none of their own",
+        ),
+        Variable(
             "KARS_MONITORING_NAMESPACE", "platform.monitoring_namespace", label, "Namespace that may scrape the routers"
         ),
         Variable(
@@ -335,6 +347,12 @@ GROUPS: Mapping[str, tuple[Variable, ...]] = {
             "platform.require_signed_allowlist",
             switch,
             "Whether an allowlist must come from a signed artifact; an inline one is not used then",
+        ),
+        Variable(
+            "KARS_CONTENT_SAFETY_FLOOR",
+            "content_safety_floor",
+            choice("Safe", "Low", "Medium", "High"),
+            "Most severe content that an InferencePolicy from a signed artifact may let pass, but for dev-only ones",
         ),
         Variable(
             "EGRESS_APPROVAL_MAX_TTL_SECONDS",

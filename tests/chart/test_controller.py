@@ -69,6 +69,7 @@ def test_the_charts_defaults_are_the_controllers_own():
     # Images of this version instead of the latest.
     assert differs <= {"router_image", "sandbox_image", "runtime_images"}
     same = ("leader_election", "lease_name", "watch_timeout", "metrics_address", "approval_ceiling", "log_level")
+    same += ("content_safety_floor",)
     assert all(getattr(alone, name) == getattr(charted, name) for name in same)
 
 

@@ -172,6 +172,10 @@ def test_settings_of_the_router_reach_it_as_they_were_written(tmp_path):
         ("conformance.image", "a:1", "KARS_CONFORMANCE_RUNNER_IMAGE", "a:1"),
         ("inferenceRouter.storage", "1Gi", "ROUTER_STORAGE", "1Gi"),
         ("inferenceRouter.resources", {"requests": {"cpu": 1}}, "ROUTER_REQUESTS", "cpu=1,memory=64Mi"),
+        ("sandbox.maxChildren", 0, "KARS_MAX_CHILDREN", "0"),
+        ("sandbox.maxGenerations", 1, "KARS_MAX_GENERATIONS", "1"),
+        ("admission.contentSafetyFloor.minimum", "Low", "KARS_CONTENT_SAFETY_FLOOR", "Low"),
+        ("admission.contentSafetyFloor.enabled", False, "KARS_CONTENT_SAFETY_FLOOR", "High"),
         ("sandbox.network.privateNetworks", ["10.0.0.0/8"], "KARS_PRIVATE_NETWORKS", "10.0.0.0/8"),
     ],
 )

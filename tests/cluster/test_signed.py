@@ -293,6 +293,33 @@ def condition_of(kars, plural, name):
     return next((one for one in found if one["type"] == "Ready"), {})
 
 
+def test_a_signed_policy_is_held_to_the_charts_floor_of_content_safety(kars, press, signers):
+    """The admission policy judges what is written out; what an artifact says only the controller sees."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/inferencepolicy-floored-profile"
+
+    def published():
+        return (kars.plane.api.find(path) or {}).get("data")
+
+    def refer(level, labels=None):
+        body = json.dumps({"modelPreference": MODELS, "contentSafety": {"hate": level}}).encode()
+        made = policy(
+            "InferencePolicy",
+            "floored",
+            {"appliesTo": {}, "bundleRef": press.artifact("team/floored", body, INFERENCE, KEYLESS)},
+        )
+        made["metadata"]["labels"] = labels or {}
+        kars.plane.apply([made], namespace=NAMESPACE)
+
+    refer("Medium")
+    before = kars.plane.wait(published, 30)
+    refer("High")
+    kars.plane.wait(lambda: condition_of(kars, "inferencepolicies", "floored").get("reason") == "SpecInvalid")
+    assert "may be Medium at most" in condition_of(kars, "inferencepolicies", "floored")["message"]
+    assert published() == before
+    refer("High", {"kars.azure.com/dev-only": "true"})
+    kars.plane.wait(lambda: published() != before)
+
+
 def test_policies_that_are_artifacts_back_a_sandbox(kars, make, press, signers):
     body = json.dumps({"modelPreference": MODELS, "tokenBudget": {"dailyTokens": 4321}}).encode()
     models = press.artifact("team/models", body, INFERENCE, KEYLESS)

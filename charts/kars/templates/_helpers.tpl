@@ -81,6 +81,9 @@ imagePullSecrets:
   "KARS_GUARD_IMAGE" $v.sandbox.guard.image
   "KARS_GIT_IMAGE" $v.sandbox.gitImage
   "KARS_SPAWN" (toString $v.sandbox.spawn)
+  "KARS_MAX_CHILDREN" (include "kars.text" $v.sandbox.maxChildren)
+  "KARS_MAX_GENERATIONS" (include "kars.text" $v.sandbox.maxGenerations)
+  "KARS_CONTENT_SAFETY_FLOOR" (ternary $v.admission.contentSafetyFloor.minimum "High" $v.admission.contentSafetyFloor.enabled)
   "KARS_MONITORING_NAMESPACE" $v.sandbox.network.monitoringNamespace
   "KARS_DNS_ADDRESSES" ($v.sandbox.network.dnsAddresses | join ",")
   "KARS_PRIVATE_NETWORKS" ($v.sandbox.network.privateNetworks | join ",")

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
-from kars.policy.compiled.hosts import embedded
+from kars.model.addresses import embedded, read_address
 
 # For the discovery document and the key set together: two requests of an issuer that is there.
 DEADLINE = 10.0
@@ -155,16 +156,18 @@ class Issuers:
         """Refuse a URL that is not https to a host by name or to an address that may be dialled."""
         try:
             parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
+            host, _ = URL(url).raw_host, parts.port  # the host as it will be dialled
         except ValueError as error:
             raise Failed("invalid_url", "no URL") from error
         if parts.scheme != "https" or not host or "@" in parts.netloc:
             raise Failed("invalid_url", "not an https URL without user information")
         try:
-            literal = reachable(host, self.networks)
+            literal = read_address(host.partition("%")[0])
         except ValueError:
-            return  # a name, which the resolver looks at
-        if not literal:
+            # Such as 127.1, which the client takes for an address, so that no resolver of ours is asked about it.
+            raise Failed("address", "a number that is no address") from None
+        # A name is for the resolver to look at.
+        if literal is not None and not reachable(str(literal), self.networks):
             raise Failed("address", "an address that is not global")
 
 

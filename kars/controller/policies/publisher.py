@@ -77,7 +77,8 @@ class Publisher:
 
     async def gather(self, resource: Resource, cluster: Cluster) -> Given:
         """Return what the compiler is told beside the resource."""
-        given = Given(namespace=cluster.settings.namespace, now=cluster.now())
+        settings = cluster.settings
+        given = Given(namespace=settings.namespace, now=cluster.now(), safety_floor=settings.content_safety_floor)
         reference = self.row.bundle(resource)
         if reference is None:
             return given

@@ -6,14 +6,30 @@ the document is written so that the router takes it (`serving`, `budget`), and t
 
 from __future__ import annotations
 
+from typing import get_args
+
+import msgspec
+
 from kars.kube.types import Object
-from kars.model.inference import InferencePolicy, InferencePolicySpec, ModelPreference, ModelRef, TokenBudget
+from kars.model.base import GROUP
+from kars.model.inference import (
+    ContentSafety,
+    InferencePolicy,
+    InferencePolicySpec,
+    ModelPreference,
+    ModelRef,
+    Severity,
+    TokenBudget,
+)
 from kars.policy.compiled.canonical import compact, digest, version_hash
-from kars.policy.compiled.outcome import Compiled, Given, config_map, merged, namespace_of
+from kars.policy.compiled.outcome import Compiled, Given, Unfit, config_map, merged, namespace_of
 
 FILE = "inference-policy.json"
 # What an artifact says in the resource's place.
 SUPPLIED = ("tokenBudget", "contentSafety", "modelPreference", "displayName")
+# How severe content is, from the least.
+LEVELS: tuple[Severity, ...] = get_args(Severity)
+DEV_ONLY = f"{GROUP}/dev-only"
 # Longest text that the router takes, in bytes: a name of 256 characters can have four times as many.
 NAME_BYTES = 512
 # The router's providers and their other names (router_core/providers). It asks the first that is configured where a
@@ -37,7 +53,10 @@ PROVIDERS = frozenset(
 
 def render(policy: InferencePolicy, given: Given) -> Compiled:
     """Return the ConfigMap `inferencepolicy-<name>-profile` and its digest."""
-    spec = policy.spec if policy.spec.bundle_ref is None else merged(policy.spec, given, supplied=SUPPLIED)
+    spec = policy.spec
+    if spec.bundle_ref is not None:
+        spec = merged(spec, given, supplied=SUPPLIED)
+        check_floor(policy, spec.content_safety, given.safety_floor)
     notes: list[str] = []
     body = compact(document(spec, notes))
     stamp, version = digest([(FILE, body)]), version_hash(body)
@@ -60,6 +79,23 @@ def render(policy: InferencePolicy, given: Given) -> Compiled:
         status=status,
         notes=tuple(notes),
     )
+
+
+def check_floor(policy: InferencePolicy, safety: ContentSafety | None, floor: Severity) -> None:
+    """Refuse an artifact that lets more severe content pass than the installation does; `Unfit`.
+
+    The admission policy kars-content-safety-floor asks the same of what is written out, and has the same exception.
+    """
+    if safety is None or policy.metadata.labels.get(DEV_ONLY) == "true":
+        return
+    for category in msgspec.structs.fields(ContentSafety):
+        level = getattr(safety, category.name)
+        if level in LEVELS and LEVELS.index(level) > LEVELS.index(floor):
+            raise Unfit(
+                "SpecInvalid",
+                f"the artifact's contentSafety.{category.encode_name} is {level} and may be {floor} at most; what lets"
+                f" more pass is only for resources with the label {DEV_ONLY}=true",
+            )
 
 
 def document(spec: InferencePolicySpec, notes: list[str]) -> Object:

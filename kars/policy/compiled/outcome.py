@@ -15,6 +15,7 @@ import msgspec
 from kars.errors import ResourceError
 from kars.kube.types import CONFIG_MAP, Object
 from kars.model.base import API_VERSION, GROUP, Model, Resource
+from kars.model.inference import Severity
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 CONTROLLER = "kars-controller"
@@ -45,6 +46,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     content: Any = None
     body: bytes = b""
     bundle_digest: str = ""
+    # The most severe content that an artifact may let pass.
+    safety_floor: Severity = "Medium"
     # The controller's own namespace, where cluster-scoped resources have their objects.
     namespace: str = "kars-system"
     # Now, aware; only what has an end looks at it.

@@ -3,18 +3,21 @@
 import asyncio
 import base64
 import json
+import socket
 from functools import partial
 
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from kars.artifacts import references, tokens
 from kars.artifacts.refused import Refused
-from kars.artifacts.registry import Registry
+from kars.artifacts.registry import Guarded, Registry
 from kars.artifacts.tokens import Basic, Challenge
 from kars.errors import SettingsError
+from kars.model.addresses import is_barred
 from kars.model.common import OciArtifactRef
 from tests.unit.artifacts.depot import INDEX, OCI, Depot, sha256
 from tests.unit.artifacts.front import Front
@@ -302,6 +305,99 @@ def test_a_secure_registry_does_not_lead_to_this_machine_without_tls():
         assert registry.redirected(registry.url(place, "x"), "https://cdn.example/x", place).host == "cdn.example"
 
     drive(body)
+
+
+@pytest.mark.parametrize(
+    ("location", "passes"),
+    [
+        ("http://registry.test:5000/token", True),
+        ("/v2/elsewhere", True),
+        ("https://registry.test:5000/token", True),
+        ("https://auth.example/token", True),
+        ("http://registry.test/token", False),
+        ("http://registry.test:5001/token", False),
+        ("http://auth.example/token", False),
+        ("http://127.0.0.1:5000/token", False),
+        ("http://localhost/token", False),
+    ],
+)
+def test_a_registry_without_tls_leads_to_itself_or_to_https_and_so_do_its_credentials(location, passes):
+    registry = Registry(insecure_hosts=frozenset({"registry.test:5000"}))
+    place = references.repository("registry.test:5000", "team/list")
+    for said in ({}, {"reason": "Unauthorized"}):
+        if passes:
+            assert registry.redirected(registry.url(place, "x"), location, place, **said)
+            continue
+        with pytest.raises(Refused) as raised:
+            registry.redirected(registry.url(place, "x"), location, place, **said)
+        assert raised.value.reason == said.get("reason", "InvalidRef")
+
+
+def test_a_registrys_password_goes_nowhere_when_its_realm_is_another_host_without_tls():
+    async def body(front, registry, place):
+        async with Front() as thief:
+            realm = f'Bearer realm="http://{thief.host}/token"'
+            front.hook = lambda request: web.Response(status=401, headers={"WWW-Authenticate": realm})
+            # The name is the front's, as in-cluster names are a registry's.
+            place = references.repository(f"registry.test:{front.host.rpartition(':')[2]}", "team/list")
+            registry.insecure_hosts = frozenset({place.host})
+            registry.credentials = {place.host: Basic("ann", "secret")}
+            registry.opened().connector._resolver = Here()
+            assert await reason(registry.manifest(place, "v1")) == "Unauthorized"
+            assert len(front.seen) == 1 and thief.seen == []
+            # Its own realm has it, at its own host.
+            front.hook = ticket(front, users=registry.credentials[place.host].header())
+            assert await reason(registry.manifest(place, "v1")) != "Transient"
+
+    drive(body)
+
+
+class Here(Guarded):
+    """Every name is this machine's."""
+
+    async def resolve(self, host, port=0, family=0):
+        return await super().resolve("127.0.0.1", port, socket.AF_INET)
+
+
+NEVER = ["169.254.169.254", "169.254.1.1", "[fe80::1]", "[febf::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "168.63.129.16", "100.100.100.200", "0.0.0.0", "224.0.0.1"]  # fmt: skip
+# Resolvers read these as 169.254.169.254, without asking anybody.
+DISGUISED = ["0xa9fea9fe", "2852039166", "0251.0376.0251.0376"]
+
+
+@pytest.mark.parametrize("host", [*NEVER, *DISGUISED])
+def test_metadata_and_link_local_addresses_are_no_registry_whatever_they_are_called(host):
+    async def body(front, registry, place):
+        for port in ("", ":5000"):
+            for insecure in (frozenset(), frozenset({host + port})):
+                registry.insecure_hosts = insecure
+                barred = references.repository(host + port, "team/list")
+                with pytest.raises(Refused, match="never asked") as raised:
+                    await registry.manifest(barred, "v1")
+                assert raised.value.reason == "InvalidRef"
+        assert await reason(registry.post(URL(f"https://{host}/token"), {}, place)) == "InvalidRef"
+
+    drive(body)
+
+
+@pytest.mark.parametrize("host", [*NEVER, *DISGUISED])
+def test_no_redirect_and_no_realm_leads_to_metadata_or_link_local_addresses(host):
+    async def body(front, registry, place):
+        front.hook = lambda request: web.Response(status=302, headers={"Location": f"https://{host}/x"})
+        assert await reason(registry.blob(place, sha256(b"a"), 10)) == "InvalidRef"
+        realm = f'Bearer realm="https://{host}/token"'
+        front.hook = lambda request: web.Response(status=401, headers={"WWW-Authenticate": realm})
+        assert await reason(registry.manifest(place, "v1")) in {"Unauthorized", "InvalidRef"}
+        assert len(front.seen) == 2
+
+    drive(body)
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "172.16.0.1", "192.168.1.1", "[fd12::1]", "100.64.0.1", "127.0.0.1"])
+def test_a_registry_may_be_on_a_private_network(host):
+    assert not is_barred(host)
+    registry = Registry()
+    place = references.repository("registry.test", "team/list")
+    assert registry.redirected(registry.url(place, "x"), f"https://{host}/x", place).host == host.strip("[]")
 
 
 def test_redirects_do_not_go_round_for_ever():

@@ -125,6 +125,13 @@ def test_a_global_address_is_dialled(address):
 @pytest.mark.parametrize(
     "url",
     [
+        # Short for 127.0.0.1, 169.254.169.254 and 10.0.0.1: the client asks no resolver of ours about them.
+        "https://127.1",
+        "https://2852039166",
+        "https://0xa9fea9fe",
+        "https://012.1",
+        "https://\uff11\uff12\uff17.1",
+        "https://127.0.0.1.",
         "http://issuer.example",
         "https://",
         "https://user:secret@issuer.example",

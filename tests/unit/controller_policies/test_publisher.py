@@ -222,6 +222,30 @@ async def test_a_bundle_that_cannot_be_used_leaves_what_stands(world, kind):
     assert kept.items() <= world.status(kind, key).items()
 
 
+async def test_a_signed_bundle_below_the_installations_floor_leaves_what_stands(world):
+    key = world.put("InferencePolicy", "p", SPEC)
+    await world.look("InferencePolicy", key)
+    before = world.api.objects["ConfigMap", Key("team", "inferencepolicy-p-profile")]["data"]
+    world.artifacts.there[DIGEST] = Verified(
+        media_type="x", body=b"{}", content={"contentSafety": {"violence": "High"}}, digest=DIGEST, identity="me"
+    )
+    bundled = {"appliesTo": {}, "bundleRef": reference("inference-policy.v1+json")}
+    world.put("InferencePolicy", "p", bundled)
+    await world.look("InferencePolicy", key)
+    assert (world.status("InferencePolicy", key)["phase"], world.ready("InferencePolicy", key)["reason"]) == (
+        "Degraded",
+        "SpecInvalid",
+    )
+    assert "contentSafety.violence is High" in world.ready("InferencePolicy", key)["message"]
+    assert world.api.objects["ConfigMap", Key("team", "inferencepolicy-p-profile")]["data"] == before
+    world.woken.clear()
+    world.put("InferencePolicy", "p", bundled, labels={"kars.azure.com/dev-only": "true"})
+    assert ("InferencePolicy", key) in world.woken
+    await world.look("InferencePolicy", key)
+    assert world.ready("InferencePolicy", key)["reason"] != "SpecInvalid"
+    assert world.api.objects["ConfigMap", Key("team", "inferencepolicy-p-profile")]["data"] != before
+
+
 async def test_a_bundle_is_used_in_place_of_the_spec(world):
     world.artifacts.there[DIGEST] = Verified(
         media_type="x", body=b"{}", content={"displayName": "signed"}, digest=DIGEST, identity="me"

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from kars.desired.facts import ModelFacts
+from kars.desired.facts import ModelFacts, Unplannable
 from kars.model.sandbox import Endpoint
 from tests.unit.desired.cases import everything, facts, platform, sandbox
 from tests.unit.desired.looking import of_kind
@@ -110,6 +110,11 @@ def test_an_endpoint_by_address_opens_that_address_and_no_other():
     assert reaches(given, "fd00::7", 443) and reaches(given, "fd00::8", 9000) and not reaches(given, "fd00::8", 443)
 
 
+@pytest.mark.parametrize("host", ["169.254.169.254", "fe80::1", "[fd00:ec2::254]", "::ffff:169.254.169.254"])
+def test_no_endpoint_opens_what_the_router_never_dials(host):
+    assert rules(facts(endpoints=endpoints((host, 80)))) == rules(facts())
+
+
 def test_an_address_in_the_other_familys_clothes_is_itself():
     given = facts(endpoints=endpoints(("::ffff:10.1.2.3", 443)))
     assert reaches(given, "10.1.2.3", 443)
@@ -139,6 +144,31 @@ def test_private_endpoints_of_model_servers_are_open_where_they_are_configured()
 )
 def test_a_model_server_in_the_cluster_is_reached(url, peers, ports):
     assert (peers, ports) in rules(facts(model=ModelFacts(deployment="m", endpoint=url)))
+
+
+@pytest.mark.parametrize("tail", ["", ":8000/v1", ".cluster.local/", ".cluster.local.:443/v1", ".example.com"])
+@pytest.mark.parametrize(
+    "namespace",
+    ["kube-system", "kube-public", "kube-node-lease", "KUBE-SYSTEM", "kars-system", "kars-demo", "kars-other", "agentmesh", "operators", "", "*"],
+)  # fmt: skip
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_no_model_server_opens_a_namespace_of_the_control_plane_or_of_another_sandbox(scheme, namespace, tail):
+    url = f"{scheme}://x.{namespace}.svc{tail}"
+    by_policy = facts(model=ModelFacts(deployment="m", endpoint=url), platform=platform(namespace="operators"))
+    by_platform = facts(platform=platform(namespace="operators", foundry_endpoint=url))
+    by_router = facts(platform=platform(namespace="operators", router_env={"OPENAI_BASE_URL": url}))
+    for given in (by_policy, by_platform, by_router):
+        with pytest.raises(Unplannable, match="model server x") as refused:
+            rules(given)
+        assert refused.value.reason == "SpecInvalid"
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "2852039166", "[::ffff:a9fe:a9fe]"]
+)
+def test_no_model_server_opens_the_metadata_service(host):
+    with pytest.raises(Unplannable, match="never opened"):
+        rules(facts(model=ModelFacts(deployment="m", endpoint=f"http://{host}/latest")))
 
 
 def test_a_model_server_on_another_port_opens_it_to_public_addresses_only():

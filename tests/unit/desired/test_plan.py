@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kars.desired import names
 from kars.desired.plan import plan, stamp
 from kars.kube import types
-from tests.unit.desired.cases import cases, facts, sandbox
+from tests.unit.desired.cases import cases, facts, platform, sandbox
 
 CASES = cases()
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
@@ -116,6 +116,28 @@ def test_the_longest_name_still_makes_valid_objects():
     for one in plan(facts(sandbox(longest, governance={"mcpServerRefs": []}))):
         assert len(one["metadata"]["name"]) <= (63 if one["kind"] in {"Namespace", "Service"} else 253)
         assert all(len(value) <= 63 for value in one["metadata"]["labels"].values())
+
+
+def role(**given):
+    """What the router may do with sandboxes, by verb; None where there is neither Role nor token for it."""
+    objects = plan(facts(sandbox("mother"), **given))
+    found = next((one for one in objects if one["kind"] == "Role"), None)
+    assert (found is not None) == ("api-token" in json.dumps(objects))
+    return found and {verb for rule in found["rules"] for verb in rule["verbs"]}
+
+
+def test_a_router_may_make_sandboxes_as_long_as_any_could_be_made_of_them():
+    touch, make = {"get", "delete"}, {"create"}
+    crowd = tuple(f"c{number}" for number in range(6))
+    few = platform(max_children=3, max_generations=2)
+    assert role(platform=few) == make
+    assert role(platform=few, children=crowd[:5]) == make | touch
+    # As many wait as may have a place.
+    assert role(platform=few, children=crowd) == touch
+    assert role(platform=few, generation=1) == make
+    assert role(platform=few, generation=2) is None
+    assert role(platform=platform(max_children=0)) is None
+    assert role(platform=platform(max_generations=0)) is None
 
 
 def test_a_stamp_tells_plans_apart_and_is_no_part_of_itself():

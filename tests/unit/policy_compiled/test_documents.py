@@ -211,6 +211,43 @@ def test_an_artifact_that_makes_no_valid_policy_is_refused(content, reason):
     assert refused.value.reason == reason
 
 
+LEVELS = ("Safe", "Low", "Medium", "High")
+
+
+@pytest.mark.parametrize("category", ["hate", "selfHarm", "sexual", "violence"])
+@pytest.mark.parametrize("floor", LEVELS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_artifact_is_held_to_the_floor_of_content_safety(level, floor, category):
+    """Each pair of levels, as the chart's kars-content-safety-floor judges what is written out."""
+    given = Given(content={"contentSafety": {category: level, "requirePromptShields": False}}, safety_floor=floor)
+    policy = signed("InferencePolicy", "inference-policy.v1+json", appliesTo={})
+    if LEVELS.index(level) <= LEVELS.index(floor):
+        document = json.loads(inference.render(policy, given).objects[0]["data"][inference.FILE])
+        assert document["contentSafety"][category] == level
+        return
+    with pytest.raises(Unfit, match=f"contentSafety.{category} is {level} and may be {floor} at most") as refused:
+        inference.render(policy, given)
+    assert refused.value.reason == "SpecInvalid"
+
+
+@pytest.mark.parametrize(("label", "passes"), [("true", True), ("false", False), ("True", False)])
+def test_an_artifact_for_development_only_is_not_held_to_the_floor(label, passes):
+    policy = signed("InferencePolicy", "inference-policy.v1+json", appliesTo={})
+    policy.metadata.labels["kars.azure.com/dev-only"] = label
+    given = Given(content={"contentSafety": {"hate": "High"}})
+    if passes:
+        assert inference.render(policy, given).objects
+        return
+    with pytest.raises(Unfit, match="dev-only=true"):
+        inference.render(policy, given)
+
+
+def test_without_categories_an_artifact_has_nothing_to_be_held_to():
+    policy = signed("InferencePolicy", "inference-policy.v1+json", appliesTo={})
+    for content in ({}, {"contentSafety": {}}, {"contentSafety": None}):
+        assert inference.render(policy, Given(content=content, safety_floor="Safe")).objects
+
+
 def test_a_profile_is_published_byte_for_byte():
     text = 'version: "1.0"\n'
     spec = {
