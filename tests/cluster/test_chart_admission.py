@@ -32,6 +32,9 @@ def plane(tmp_path_factory):
 
 def install(plane):
     plane.helm("install", "kars-crds", str(ROOT / "charts" / "kars-crds"), "-n", NAMESPACE, "--create-namespace")
+    for document in older():
+        plane.wait(lambda document=document: not refusal(plane, document), what="the definitions")
+        ask(plane, document, save=True)
     plane.helm("install", "kars", str(CHART), "-n", NAMESPACE, "--set", "imageSignatures.enabled=true")
     plane.make_namespace("kars-demo", STRICT)
     plane.make_namespace("elsewhere")
@@ -111,6 +114,35 @@ def inference(labels=None, provider="azure-openai", fallback=(), **safety):
     return kars(
         "InferencePolicy", "p", {"appliesTo": {}, "modelPreference": models, "contentSafety": safety}, labels=labels
     )
+
+
+def older():
+    """Resources that break a policy which came after them, and that a finalizer holds."""
+    lax = inference(violence="High")
+    bare = sandbox("bare", agt={"providers": {"audit": "null"}})
+    misnamed = sandbox("misnamed", labels={"kars.azure.com/role": "sre"})
+    for document in (lax, bare, misnamed):
+        document["metadata"] |= {"finalizers": ["example.com/held"]}
+        yield document
+
+
+# What was there before its policy
+
+
+@pytest.mark.parametrize(
+    ("resource", "words"),
+    [
+        ("inferencepolicy/p", "Medium at most"),
+        ("karssandbox/bare", "switches a safeguard off"),
+        ("karssandbox/misnamed", "only for the KarsSandbox sre"),
+    ],
+)
+def test_what_is_older_than_a_policy_that_it_breaks_is_not_changed_and_may_go(plane, resource, words):
+    said = plane.kubectl("label", "-n", NAMESPACE, resource, "example.com/mood=new", check=False)
+    assert words in said.stderr
+    plane.kubectl("delete", "-n", NAMESPACE, resource, "--wait=false")
+    plane.kubectl("patch", "-n", NAMESPACE, resource, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    assert "NotFound" in plane.kubectl("get", "-n", NAMESPACE, resource, check=False).stderr
 
 
 # null-provider-block

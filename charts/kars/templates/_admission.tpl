@@ -36,6 +36,13 @@ spec:
   {{- end }}
 {{- end }}
 
+{{/* Conditions: what is older than a policy, or than its settings, and breaks it may still lose its finalizers and go. */}}
+{{- define "kars.unlessGoing" -}}
+matchConditions:
+  - name: stays
+    expression: "!has(object.metadata.deletionTimestamp)"
+{{- end }}
+
 {{/* Namespaces of sandboxes. */}}
 {{- define "kars.sandboxNamespaces" -}}
 matchLabels:
