@@ -49,7 +49,7 @@ test-rust: $(STAMPS)/toolchain ## Run the Rust tests
 
 .PHONY: test-python
 test-python: dev tools ## Run the Python tests
-	$(BIN)/pytest
+	.ci/pytest $(BIN)/pytest
 
 .PHONY: tools
 tools: $(STAMPS)/toolchain-test ## Build the control plane that the cluster tests run (minutes, once)

@@ -5,6 +5,7 @@ One line of a table is one request and what is said of it. Pods are tried on the
 
 import copy
 import json
+import re
 
 import pytest
 
@@ -119,6 +120,7 @@ def inference(labels=None, provider="azure-openai", fallback=(), **safety):
 def older():
     """Resources that break a policy which came after them, and that a finalizer holds."""
     lax = inference(violence="High")
+    lax["metadata"]["name"] = "lax"
     bare = sandbox("bare", agt={"providers": {"audit": "null"}})
     misnamed = sandbox("misnamed", labels={"kars.azure.com/role": "sre"})
     for document in (lax, bare, misnamed):
@@ -132,7 +134,7 @@ def older():
 @pytest.mark.parametrize(
     ("resource", "words"),
     [
-        ("inferencepolicy/p", "Medium at most"),
+        ("inferencepolicy/lax", "Medium at most"),
         ("karssandbox/bare", "switches a safeguard off"),
         ("karssandbox/misnamed", "only for the KarsSandbox sre"),
     ],
@@ -605,8 +607,8 @@ def test_a_sandbox_makes_and_deletes_children_of_its_own(family):
         (child("sre", labels={"kars.azure.com/role": "sre"}), "sre"),
         (child("sre"), "sre"),
         (child("parent"), "name of its own"),
-        (child(labels=DEV_ONLY, agt={"providers": {"audit": "null"}}), "dev-only"),
-        (child(labels={"kars.azure.com/system-default": "true"}), "system-default"),
+        (child(labels=DEV_ONLY, agt={"providers": {"audit": "null"}}), "dev-only|no label that its parent"),
+        (child(labels={"kars.azure.com/system-default": "true"}), "system-default|no label that its parent"),
         (child(sandbox={"isolation": "standard"}), "at least as isolated"),
         (child(sandbox={"allowPrivilegeEscalation": True}), "is confined"),
         (child(sandbox={"runAsNonRoot": False}), "is confined"),
@@ -631,9 +633,9 @@ def test_a_sandbox_makes_and_deletes_children_of_its_own(family):
 )
 def test_a_child_that_is_more_than_its_parent_is_refused(family, document, words):
     said = refusal(family, document, user=account("parent"))
-    # Two policies keep the role sre; either may be the one that says so.
+    # Two policies keep reserved labels; either may be the one that says so.
     assert "kars-sandbox-children" in said or "kars-reserved-labels" in said, said
-    assert words in said
+    assert re.search(words, said)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from kars.desired.plan import stamp
 from kars.kube.errors import Busy, Conflict, Forbidden, Invalid
 from kars.model.memory import KarsMemory
 from tests.cluster.api import MERGE, ApiError
+from tests.cluster.conftest import DEFINITIONS
 from tests.cluster.controlling import Running, Toy, policy
 
 POLICIES = "/apis/kars.azure.com/v1alpha1/namespaces/{}/inferencepolicies"
@@ -351,6 +352,8 @@ def loosened(kars_plane):
     kars_plane.api.merge(path, {"spec": {"versions": [{**before[0], "schema": schema}]}})
     yield
     kars_plane.api.merge(path, {"spec": {"versions": before}})
+    # Its fields are helm's again: the next upgrade would else write.
+    kars_plane.helm("upgrade", "kars-crds", str(DEFINITIONS), "--namespace", "default")
 
 
 def test_a_resource_that_is_not_valid_says_where_and_can_be_deleted(kars_plane, world, loosened):

@@ -103,7 +103,7 @@ def test_generations_end_and_the_last_may_make_none(family):
     line = " < ".join(family.called(f"g{number}") for number in (3, 2, 1, 0))
     assert line in message and "KARS_MAX_GENERATIONS" in message
     family.plane.wait(lambda: family.rights("g1"), what="the right of a child")
-    family.reaches("KarsSandbox", family.called("g2"), "Creating", "PodsNotReady")
+    family.plane.wait(lambda: family.status("KarsSandbox", family.called("g2")).get("phase") == "Creating")
     assert family.rights("g2") is None
     # One that stands and becomes of the last generation stays, and loses the right that it had.
     family.spawn("late")
