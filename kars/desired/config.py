@@ -117,10 +117,8 @@ def copy(facts: Facts, source: Source, name: str) -> Object:
 
 
 def model_keys(facts: Facts) -> dict[str, str]:
-    """Return the keys of the platform's Secret that a router reads; a policy's own endpoint is given none of them."""
-    held = facts.credentials.data if facts.credentials is not None else {}
-    wanted = {*router.KEY_FILES} if not facts.model.endpoint else set()
-    return {key: value for key, value in held.items() if key in wanted | {router.COPILOT}}
+    """Return the keys of the platform's Secret that a router reads."""
+    return {key: value for key, value in facts.platform_keys.items() if key in {*router.KEY_FILES, router.COPILOT}}
 
 
 def key_items(facts: Facts) -> list[Object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -124,6 +125,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     def governance(self) -> Governance:
         """The governance block; absent means enabled, with every default."""
         return self.sandbox.spec.governance or Governance()
+
+    @property
+    def platform_keys(self) -> Mapping[str, str]:
+        """The keys of the platform's Secret; none where the policy names an endpoint of its own."""
+        return {} if self.credentials is None or self.model.endpoint else self.credentials.data
 
     @property
     def spawns(self) -> bool:

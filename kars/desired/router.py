@@ -186,9 +186,8 @@ def offloaded(facts: Facts) -> bool:
 
 def about_development(facts: Facts, rows: Variables) -> None:
     """Keys of a developer's installation, as files or by reference, and what its profile relaxes."""
-    held = facts.credentials.data if facts.credentials is not None else {}
-    if not facts.model.endpoint:
-        rows.put({f"{key}_FILE": f"{KEYS_PATH}/{file}" for key, file in KEY_FILES.items() if key in held})
+    held = facts.platform_keys
+    rows.put({f"{key}_FILE": f"{KEYS_PATH}/{file}" for key, file in KEY_FILES.items() if key in held})
     if COPILOT in held:
         rows.secret(COPILOT, names.MODEL_KEYS, COPILOT)
     rows.put_given({"KARS_PROVIDER": facts.platform.provider})

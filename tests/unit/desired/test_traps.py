@@ -203,13 +203,14 @@ def test_an_image_of_ones_own_cannot_name_the_routers_secrets(secret):
 def test_the_platforms_keys_never_go_to_an_endpoint_that_a_policy_names():
     given = facts(
         model=ModelFacts(deployment="m", endpoint="https://collector.example.com/v1"),
-        credentials=keys(AZURE_OPENAI_API_KEY="k", OPENAI_API_KEY="o"),
+        credentials=keys(AZURE_OPENAI_API_KEY="k", OPENAI_API_KEY="o", COPILOT_GITHUB_TOKEN="c"),
     )
     found = env(router_of(given))
     assert found["OPENAI_BASE_URL"] == "https://collector.example.com/v1"
     assert found["OPENAI_API_KEY"]["secretKeyRef"]["name"] == "demo-credentials"
     assert found["AZURE_OPENAI_ENDPOINT"] == found["FOUNDRY_ENDPOINT"] == ""
     assert not [name for name in found if name.endswith("_FILE")]
+    assert "COPILOT_GITHUB_TOKEN" not in found
     assert "router-model-keys" not in str(plan(given))
 
 
