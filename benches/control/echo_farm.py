@@ -3,9 +3,10 @@
 
 A thousand real routers do not fit two cores. This answers as theirs do, on one wildcard socket at port 8443 of every
 address in 127.0.0.0/8: the address that was asked at says which pod is meant. What it answers is computed from the
-ConfigMaps that the pod mounts, as they stand in the API server (by watches), `--delay` seconds after they changed;
-whoever asks must show the token of the pod's Secret `router-admin-token`, and is shown it, as at a router that is asked from another
-pod. What it is not: a kubelet's mounts, a router's checks of what it loads, a pod's network.
+ConfigMaps that the pod mounts, as they stand in the API server (by watches), `--delay` seconds after they changed. As at
+a router that is asked from another pod, both sides prove by a code that they know the token of the pod's Secret
+`router-admin-token` (`kars/controller/echo.py`). What it is not: a kubelet's mounts, a router's checks of what it loads,
+a pod's network.
 
   echo_farm.py --server https://127.0.0.1:6443 --authority authority.crt --token-file token [--delay 0.2]
 
