@@ -9,16 +9,10 @@ from kars.kube import types
 from kars.kube.errors import Missing
 from kars.kube.types import Key
 from kars.model.sandbox import KarsSandbox
-from tests.cluster.controlling import Running, install_crds, settings
+from tests.cluster.controlling import Running, settings
 from tests.cluster.world import World, where
 
 SANDBOX = {"runtime": {"kind": "OpenClaw"}, "sandbox": {}, "inferenceRef": {"name": "none"}}
-
-
-@pytest.fixture(scope="session")
-def kars_plane(plane):
-    install_crds(plane)
-    return plane
 
 
 @pytest.fixture(scope="module")
