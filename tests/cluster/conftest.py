@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from kars.model.base import API_VERSION
-from kars.model.kinds import KINDS
+from tests.cluster.controlling import define
 from tests.cluster.kubelet import Kubelet
 from tests.cluster.plane import ControlPlane
 from tests.cluster.trial import Trial
-
-DEFINITIONS = Path(__file__).parents[2] / "charts" / "kars-crds"
 
 MakePlane = Callable[[], ControlPlane]
 MakeKubelet = Callable[..., Kubelet]
@@ -85,11 +82,7 @@ def make_kubelet(plane: ControlPlane) -> Iterator[MakeKubelet]:
 @pytest.fixture(scope="session")
 def definitions(plane: ControlPlane) -> str:
     """The custom resource definitions, installed by the chart and served; what helm said."""
-    said = plane.helm("install", "kars-crds", str(DEFINITIONS), "--namespace", "default")
-    for kind in KINDS.values():
-        path = f"/apis/{API_VERSION}/{kind.NAMES.plural}"
-        plane.wait(lambda path=path: plane.api.get(path), what=f"{kind.NAMES.plural} are served")
-    return said.stdout + said.stderr
+    return define(plane)
 
 
 @pytest.fixture(scope="session")

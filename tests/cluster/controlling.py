@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import requests
 
@@ -13,7 +14,7 @@ from kars.desired import conditions
 from kars.desired.plan import stamp
 from kars.kube.client import Client
 from kars.kube.types import CONFIG_MAP, Key
-from kars.model import crds
+from kars.model.base import API_VERSION
 from kars.model.common import Condition
 from kars.model.inference import InferencePolicy
 from kars.model.kinds import KINDS
@@ -21,14 +22,17 @@ from kars.settings.controller import Controller, Platform
 from tests.cluster.background import Background
 from tests.cluster.plane import ControlPlane
 
+DEFINITIONS = Path(__file__).parents[2] / "charts" / "kars-crds"
 NUMBERS = itertools.count()
 
 
-def install_crds(plane: ControlPlane) -> None:
-    """Apply the definitions and wait until they are served."""
-    plane.apply([crds.definition(kind) for kind in KINDS.values()])
+def define(plane: ControlPlane) -> str:
+    """Install the definitions by their chart and wait until they are served; what helm said."""
+    said = plane.helm("install", "kars-crds", str(DEFINITIONS), "--namespace", "default")
     for kind in KINDS.values():
-        plane.wait(lambda kind=kind: plane.api.get(f"/apis/kars.azure.com/v1alpha1/{kind.NAMES.plural}"))
+        path = f"/apis/{API_VERSION}/{kind.NAMES.plural}"
+        plane.wait(lambda path=path: plane.api.get(path), what=f"{kind.NAMES.plural} are served")
+    return said.stdout + said.stderr
 
 
 def settings(**changes) -> Controller:

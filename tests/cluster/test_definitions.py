@@ -7,7 +7,7 @@ import pytest
 
 from kars.model.kinds import KINDS
 from tests.cluster.api import ApiError
-from tests.cluster.conftest import DEFINITIONS
+from tests.cluster.controlling import DEFINITIONS
 from tests.unit.model import vectors
 
 SAMPLES = [

@@ -12,8 +12,7 @@ from kars.desired.plan import stamp
 from kars.kube.errors import Busy, Conflict, Forbidden, Invalid
 from kars.model.memory import KarsMemory
 from tests.cluster.api import MERGE, ApiError
-from tests.cluster.conftest import DEFINITIONS
-from tests.cluster.controlling import Running, Toy, policy
+from tests.cluster.controlling import DEFINITIONS, Running, Toy, policy
 
 POLICIES = "/apis/kars.azure.com/v1alpha1/namespaces/{}/inferencepolicies"
 CONFIG_MAPS = "/api/v1/namespaces/{}/configmaps"

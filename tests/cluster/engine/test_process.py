@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.cluster.controlling import Running, Toy, install_crds, policy
+from tests.cluster.controlling import Running, Toy, define, policy
 from tests.system.router import free_ports
 
 POLICIES = "/apis/kars.azure.com/v1alpha1/namespaces/{}/inferencepolicies"
@@ -104,7 +104,7 @@ def test_work_under_way_is_finished_on_the_way_out(kars_plane, namespace, polici
 
 def test_an_api_server_that_restarts_is_waited_for_and_nothing_is_missed(make_plane):
     plane = make_plane()
-    install_crds(plane)
+    define(plane)
     namespace = plane.make_namespace()
     toy = Toy()
     with Running(plane, [toy]) as running:
