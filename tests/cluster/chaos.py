@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -33,16 +32,17 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Stream = Callable[[web.StreamResponse, aiohttp.StreamReader], Awaitable[None]]
 
 
-class Seen(NamedTuple):
-    """A request: its verb as the API server counts it, its path and query, and the status that the client was given.
+@dataclass(eq=False)
+class Seen:
+    """A request: its verb as the API server counts it, its path and query, and when it came, by `time.monotonic`.
 
-    `began` is when it came, by `time.monotonic`.
+    `status` is what the client was given; 0 until then, and when that was nothing.
     """
 
     verb: str
     path: str
-    status: int
-    began: float = 0.0
+    began: float
+    status: int = 0
 
 
 @dataclass(eq=False)
@@ -289,12 +289,13 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, by a fault or by the API server."""
-        verb, path, began = verb_of(request), request.path_qs, time.monotonic()
+        verb, path = verb_of(request), request.path_qs
+        seen = Seen(verb, path, time.monotonic())
+        self.seen.append(seen)  # before any answer: whoever has one finds its request counted
         transport = request.transport
         if transport is not None:
             self.open.add(transport)
         fault = next((one for one in self.faults if one.takes(verb, path)), None)
-        answer: web.StreamResponse | None = None
         try:
             if fault is not None and fault.answer is not None:
                 answer = await fault.answer(request)
@@ -306,9 +307,9 @@ class Proxy:
                 cut(transport)
             return web.Response()  # goes nowhere
         else:
+            seen.status = answer.status
             return answer
         finally:
-            self.seen.append(Seen(verb, path, answer.status if answer is not None else 0, began))
             if transport is None or transport.is_closing():
                 self.open.discard(transport)
 
