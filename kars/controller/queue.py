@@ -20,6 +20,8 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 300.0
 # 0.5 s doubled so often is past any pause; more failures than that need not be counted.
 MOST_FAILURES = 20
+# So many items in a row that were looked at before are taken while new ones wait.
+KNOWN_IN_A_ROW = 3
 # Superseded entries of the heap that are put up with before it is made anew.
 STALE_ENTRIES = 64
 
@@ -34,13 +36,41 @@ class Item(NamedTuple):
         return f"{self.kind} {self.key}"
 
 
+class Waiting:
+    """Ready items of one kind, each sort in its order: what is half-way, or was changed, before what is new.
+
+    So that what comes after a thousand others waits for none of them once it was begun. Every fourth is a new one all
+    the same: what is always busy keeps nobody out.
+    """
+
+    def __init__(self) -> None:
+        self.known: deque[Item] = deque()
+        self.new: deque[Item] = deque()
+        self.row = 0
+
+    def __len__(self) -> int:
+        return len(self.known) + len(self.new)
+
+    def take(self) -> Item:
+        """Take the next item; there must be one."""
+        if self.new and (not self.known or self.row >= KNOWN_IN_A_ROW):
+            self.row = 0
+            return self.new.popleft()
+        self.row += 1
+        return self.known.popleft()
+
+    def first(self) -> Iterator[Item]:
+        """Go through the items that wait longest, one of each sort."""
+        return (items[0] for items in (self.known, self.new) if items)
+
+
 class Schedule:
     """What waits, what is due, what is under way. Every operation is O(log n); times are seconds of one clock."""
 
     def __init__(self, *, share: int) -> None:
         # How many items of one kind may be under way while others wait, so that a slow kind never holds every worker.
         self.share = share
-        self.ready: OrderedDict[str, deque[Item]] = OrderedDict()  # kinds in the order of their turns
+        self.ready: OrderedDict[str, Waiting] = OrderedDict()  # kinds in the order of their turns
         self.since: dict[Item, float] = {}  # when a ready item became so
         self.heap: list[tuple[float, int, Item]] = []
         self.due: dict[Item, float] = {}
@@ -48,6 +78,7 @@ class Schedule:
         self.active: dict[Item, float] = {}  # under way; when they had become ready
         self.busy: dict[str, int] = {}  # how many of a kind are under way
         self.again: dict[Item, float] = {}  # under way and wanted again, from when on
+        self.known: set[Item] = set()  # looked at before, and wanted again
 
     def add(self, item: Item, now: float) -> None:
         """Make an item ready; one that is under way is looked at again afterwards."""
@@ -56,7 +87,8 @@ class Schedule:
         elif item not in self.since:
             self.due.pop(item, None)
             self.since[item] = now
-            self.ready.setdefault(item.kind, deque()).append(item)
+            waiting = self.ready.setdefault(item.kind, Waiting())
+            (waiting.known if item in self.known else waiting.new).append(item)
 
     def add_at(self, item: Item, at: float, now: float) -> None:
         """Make an item ready at a time; the earliest of several wins."""
@@ -97,7 +129,7 @@ class Schedule:
         else:
             return None
         waiting = self.ready.pop(kind)
-        item = waiting.popleft()
+        item = waiting.take()
         if waiting:
             self.ready[kind] = waiting  # at the end: the others come first
         self.active[item] = self.since.pop(item)
@@ -109,7 +141,10 @@ class Schedule:
         del self.active[item]
         self.busy[item.kind] -= 1
         again = self.again.pop(item, None)
-        if again is not None:
+        if again is None:
+            self.known.discard(item)
+        else:
+            self.known.add(item)
             self.add_at(item, again, now)
 
     def depth(self, kind: str) -> int:
@@ -119,7 +154,7 @@ class Schedule:
     def age(self, kind: str, now: float) -> float:
         """Return how many seconds the one that waits longest has been ready."""
         waiting = self.ready.get(kind)
-        return now - self.since[waiting[0]] if waiting else 0.0
+        return now - min(self.since[item] for item in waiting.first()) if waiting else 0.0
 
 
 def pause(failures: int, *, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> float:

@@ -67,6 +67,7 @@ class Model(RuleBasedStateMachine):
         assert set(self.schedule.since) | set(self.schedule.due) == set(self.wanted)
         assert not set(self.schedule.since) & set(self.schedule.due)
         assert len(self.schedule.heap) <= 2 * len(self.schedule.due) + 65
+        assert self.schedule.known <= set(self.schedule.active) | set(self.wanted)
 
     @invariant()
     def the_alarm_is_never_late(self):
@@ -84,6 +85,47 @@ def test_kinds_take_turns_however_many_of_one_wait():
         schedule.add(Item("Many", Key("", f"m{number}")), 0.0)
     schedule.add(Item("Few", Key("", "f")), 0.0)
     assert [schedule.take(0.0).kind for _ in range(3)] == ["Many", "Few", "Many"]
+
+
+def looked_at(schedule, items):
+    """Have items looked at once and wanted again now."""
+    for item in items:
+        schedule.add(item, 0.0)
+    assert [schedule.take(0.0) for _ in items] == items
+    for item in items:
+        schedule.add(item, 0.0)
+        schedule.done(item, 0.0)
+
+
+def test_what_was_begun_goes_before_what_is_new_but_for_every_fourth():
+    schedule = Schedule(share=100)
+    begun, new = ([Item("A", Key("ns", f"{sort}{number}")) for number in range(7)] for sort in ("begun", "new"))
+    looked_at(schedule, begun)
+    for item in new:
+        schedule.add(item, 1.0)
+    taken = [schedule.take(2.0).key.name for _ in range(14)]
+    assert taken[:8] == ["begun0", "begun1", "begun2", "new0", "begun3", "begun4", "begun5", "new1"]
+    assert taken[8:] == ["begun6", "new2", "new3", "new4", "new5", "new6"]
+    assert schedule.take(2.0) is None
+
+
+def test_what_is_gone_and_comes_back_is_new():
+    schedule = Schedule(share=100)
+    looked_at(schedule, [ITEMS[0]])
+    schedule.done(schedule.take(0.0), 0.0)  # nobody wants it again
+    schedule.add(ITEMS[1], 0.0)
+    schedule.add(ITEMS[0], 0.0)
+    assert [schedule.take(0.0), schedule.take(0.0)] == [ITEMS[1], ITEMS[0]]
+
+
+def test_the_age_of_a_kind_is_that_of_its_oldest_of_either_sort():
+    schedule = Schedule(share=100)
+    looked_at(schedule, [ITEMS[4]])
+    schedule.add(ITEMS[0], 1.0)
+    schedule.add(ITEMS[5], 3.0)
+    assert (schedule.age("A", 5.0), schedule.depth("A")) == (4.0, 1)
+    assert (schedule.age("B", 5.0), schedule.depth("B")) == (5.0, 2)
+    assert (schedule.age("C", 5.0), schedule.depth("C")) == (0.0, 0)
 
 
 def test_a_kind_never_has_more_than_its_share_under_way():
