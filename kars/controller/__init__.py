@@ -2,7 +2,7 @@
 
 process     settings to running tasks, signals, leadership, the way out; `crds` looks whether the cluster is one
 engine      the loop: changes become keys, keys calls of reconcilers, and what these say the next look
-queue       keys that wait, one worker a key, turns between kinds, backoff with jitter
+queue       keys that wait, one worker a key, what was begun first, turns between kinds, backoff with jitter
 reconcile   what a reconciler is: resource in, outcome out; `roster` names who reconciles what
 cluster     everything that is known (informers) and everything that may be done (client, children, events)
 held        what is kept of objects: little

@@ -1,4 +1,4 @@
-"""Keys that wait to be looked at: one worker a key, no key twice, delays, backoff with jitter, turns between kinds.
+"""Keys that wait to be looked at: one worker a key, no key twice, what was begun first, turns between kinds, backoff.
 
 `Schedule` decides and is given the time; `Queue` waits by the loop's clock.
 """
@@ -37,10 +37,10 @@ class Item(NamedTuple):
 
 
 class Waiting:
-    """Ready items of one kind, each sort in its order: what is half-way, or was changed, before what is new.
+    """Ready items of one kind: what was looked at before goes before what is new, each sort in its order.
 
-    So that what comes after a thousand others waits for none of them once it was begun. Every fourth is a new one all
-    the same: what is always busy keeps nobody out.
+    So the first of a thousand new ones is ready long before the last is begun, and a change waits for none of them.
+    Every fourth is a new one all the same: what is always busy keeps nobody out.
     """
 
     def __init__(self) -> None:

@@ -280,7 +280,7 @@ def test_a_reconciler_that_hangs_gives_its_worker_back(running, world, toy, monk
     world.plane.wait(lambda: toy.calls)
     toy.hang = False
     world.ready("one")
-    assert 'reconcile_errors_total{crd_kind="InferencePolicy",error_class="timeout"} 1.0' in running.scrape()
+    assert 'reconcile_errors_total{crd_kind="InferencePolicy",error_class="timeout"}' in running.scrape()
 
 
 def test_a_bug_in_finding_out_who_is_touched_is_counted_and_ends_nothing(running, world, toy, monkeypatch):
