@@ -80,6 +80,16 @@ bench: build ## Compare the router with other proxies on this machine (BENCH_FLA
 bench-control: build tools ## Measure the controller with many sandboxes on a real control plane (BENCH_FLAGS='--sandboxes 1000')
 	$(BIN)/python benches/control/run.py $(or $(BENCH_FLAGS),--quick)
 
+# As the chart's values-local-dev.yaml calls them.
+IMAGES := guard:kars-guard router:kars-inference-router controller:kars-controller
+IMAGE_BUILDER ?= $(or $(shell command -v docker || command -v podman || command -v buildah),docker)
+.PHONY: images
+images: export BUILDAH_LAYERS = true
+images: ## Build the container images with docker, podman or buildah (IMAGE_BUILDER, IMAGE_TAG=dev, IMAGE_FLAGS)
+	for image in $(IMAGES); do \
+	  $(IMAGE_BUILDER) build $(IMAGE_FLAGS) --target "$${image%%:*}" --tag "$${image#*:}:$(or $(IMAGE_TAG),dev)" . || exit; \
+	done
+
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzz needs: rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1; }
@@ -100,7 +110,7 @@ chart: dev ## Write the chart's values schema and the page of its values
 
 .PHONY: requirements
 requirements: $(STAMPS)/packages ## Resolve requirements/*.in to hashed lists (REQUIREMENTS_FLAGS=--upgrade for newer ones)
-	for name in runtime test lint build; do \
+	for name in runtime router test lint build; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --custom-compile-command 'make requirements' $(REQUIREMENTS_FLAGS) requirements/$$name.in -o requirements/$$name.txt; \
 	done

@@ -285,7 +285,8 @@ def test_the_local_overlay_keeps_every_setting_that_it_does_not_name(tmp_path):
     )
     overlay = CHART / "values-local-dev.yaml"
     alone, both = render({}, "-f", str(base)), render({}, "-f", str(base), "-f", str(overlay))
-    named = {"INFERENCE_ROUTER_IMAGE", "SANDBOX_IMAGE", "KARS_DEV_PROFILE", "LEADER_ELECTION_ENABLED"}
+    named = {"INFERENCE_ROUTER_IMAGE", "SANDBOX_IMAGE", "KARS_GUARD_IMAGE", "KARS_GIT_IMAGE"}
+    named |= {"KARS_DEV_PROFILE", "LEADER_ELECTION_ENABLED"}
     before = {each["name"]: each for each in controller(alone)["env"]}
     after = {each["name"]: each for each in controller(both)["env"]}
     assert {name: each for name, each in before.items() if name not in named} == {
