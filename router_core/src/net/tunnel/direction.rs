@@ -286,14 +286,29 @@ impl<'a> Direction<'a> {
 
     /// Asks whether there is more than may be moved; an end is still an end.
     fn look_ahead(&mut self) -> Result<Option<usize>, Broken> {
-        let ahead = attempt(self.source, Interest::READABLE, 0, || {
-            Ok(recv(self.source, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
-        });
+        let ahead = self
+            .attempt_read(0, || Ok(recv(self.source, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0));
         let ahead = ahead.map_err(|_| Broken::Source)?;
         if ahead == Some(1) {
             self.state = State::Excess;
         }
         Ok(ahead)
+    }
+
+    /// Calls the kernel for what has arrived, as [`attempt`] does. Of a source that has broken off, no event tells before
+    /// this turn ends, and there is no other turn.
+    fn attempt_read(
+        &self,
+        len: usize,
+        call: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        if self.state != State::Breaking {
+            return attempt(self.source, Interest::READABLE, len, call);
+        }
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            outcome => outcome.map(Some),
+        }
     }
 
     /// A pipe, if the next read is better spliced and there is one.
@@ -327,9 +342,7 @@ impl<'a> Direction<'a> {
 
     fn copy_through(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Broken> {
         let len = buffer.len();
-        let read = attempt(self.source, Interest::READABLE, len, || {
-            Ok(recv(self.source, &mut *buffer, RecvFlags::DONTWAIT)?.0)
-        });
+        let read = self.attempt_read(len, || Ok(recv(self.source, &mut *buffer, RecvFlags::DONTWAIT)?.0));
         let Some(n) = read.map_err(|_| Broken::Source)? else { return Ok(None) };
         let bytes = buffer.get(..n).unwrap_or_default();
         if !bytes.is_empty() {
@@ -346,7 +359,7 @@ impl<'a> Direction<'a> {
     fn splice(&mut self, mut pipe: Pipe, most: usize) -> Result<Option<usize>, Broken> {
         // A pipe can be full before it holds its bytes: only `WouldBlock` tells that the socket is empty.
         let most = most.min(PIPE_BYTES);
-        match attempt(self.source, Interest::READABLE, 0, || pipe.fill(self.source, most)) {
+        match self.attempt_read(0, || pipe.fill(self.source, most)) {
             Err(e) if refuses(&e) => {
                 self.tuning.bulk = usize::MAX;
                 Ok(None)

@@ -1,5 +1,5 @@
 use std::cell::{Cell, RefCell};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -256,6 +256,30 @@ async fn what_a_destination_says_before_it_resets_is_heard() {
             })
             .await;
         assert_eq!((moved.received, moved.end), (8, End::UpstreamReset));
+    }
+}
+
+#[tokio::test]
+async fn what_a_destination_says_before_it_resets_is_heard_before_an_event_tells_of_it() {
+    for tuning in [COPY, SPLICE] {
+        let (mut client, inner) = connection(None).await;
+        let (outer, server) = connection(None).await;
+        let mut tunnel = Tunnel::new(&inner, &outer, b"question".to_vec(), FREE, tuning);
+        // Nothing is awaited, so that the runtime does not learn of what arrives.
+        let mut server = server.into_std().unwrap();
+        io::Write::write_all(&mut server, b"why").unwrap();
+        reset(TcpStream::from_std(server).unwrap());
+        while outer.peer_addr().is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let buffer = RefCell::new(&mut buffer);
+        let end =
+            poll_fn(|cx| Poll::Ready(tunnel.poll(cx, &|use_it| use_it(&mut buffer.borrow_mut())))).await;
+        assert_eq!(end, Poll::Ready(End::UpstreamReset));
+        let mut said = [0; 3];
+        let read = timeout(Duration::from_secs(5), client.read_exact(&mut said)).await;
+        assert_eq!((read.expect("nothing came").unwrap(), &said), (3, b"why"));
     }
 }
 
