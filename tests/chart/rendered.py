@@ -22,6 +22,7 @@ MONITORING = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/P
 EVERYTHING = {
     "sre.enabled": True,
     "entraSidecar.enabled": True,
+    "entraSidecar.autoscaling.maxReplicas": 5,
     "imageSignatures.enabled": True,
     "namespace.manage": True,
     "monitoring.podMonitor.enabled": True,

@@ -107,6 +107,22 @@ def test_two_controllers_without_election_are_refused():
     render({"controller.leaderElection.enabled": False, "controller.replicas": 1})
 
 
+def test_the_auth_sidecar_is_scaled_between_two_numbers_or_stands_at_one():
+    name, values = "entra-auth-sidecar", {"entraSidecar.enabled": True, "entraSidecar.replicas": 3}
+    fixed = render(values)
+    assert one(fixed, "Deployment", name)["spec"]["replicas"] == 3
+    assert one(fixed, "PodDisruptionBudget", name)["spec"]["maxUnavailable"] == 1
+    assert not [each for each in fixed if each["kind"] == "HorizontalPodAutoscaler"]
+    scaled = render({**values, "entraSidecar.autoscaling.maxReplicas": 9})
+    # An upgrade that stated the number would undo what the autoscaler did.
+    assert "replicas" not in one(scaled, "Deployment", name)["spec"]
+    wanted = one(scaled, "HorizontalPodAutoscaler", name)["spec"]
+    assert (wanted["minReplicas"], wanted["maxReplicas"], wanted["scaleTargetRef"]["name"]) == (3, 9, name)
+    for replicas in (0, 10):
+        wrong = {**values, "entraSidecar.replicas": replicas, "entraSidecar.autoscaling.maxReplicas": 9}
+        assert f"between 1 and that, not {replicas}" in refused(wrong)
+
+
 def test_every_setting_of_the_router_can_be_set_or_is_the_controllers_own():
     table = {row.name for rows in tools.variables().values() for row in rows}
     settable = set(SCHEMA["definitions"]["routerSettings"]["properties"])

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from tests.chart.rendered import CHART, ROOT
+from tests.chart.rendered import CHART, ROOT, one, render
 from tests.cluster.plane import ControlPlane
 
 DEFINITIONS = ROOT / "charts" / "kars-crds"
@@ -131,6 +131,12 @@ def test_the_releases_own_pods_meet_the_restricted_standard(installed):
         if each and each["kind"] == "Pod"
     )
     installed.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(test))
+
+
+def test_the_api_server_takes_the_auth_sidecars_autoscaler(installed):
+    objects = render({"entraSidecar.enabled": True, "entraSidecar.autoscaling.maxReplicas": 4})
+    scaler = one(objects, "HorizontalPodAutoscaler", "entra-auth-sidecar")
+    installed.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(scaler))
 
 
 def test_a_second_upgrade_writes_nothing(installed):
