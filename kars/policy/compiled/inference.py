@@ -6,6 +6,7 @@ the document is written so that the router takes it (`serving`, `budget`), and t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
 import msgspec
@@ -30,6 +31,8 @@ SUPPLIED = ("tokenBudget", "contentSafety", "modelPreference", "displayName")
 # How severe content is, from the least.
 LEVELS: tuple[Severity, ...] = get_args(Severity)
 DEV_ONLY = f"{GROUP}/dev-only"
+# Names that stand for having no provider, and so none of its safeguards.
+NO_PROVIDERS = frozenset({"null", "noop", "disabled", "none"})
 # Longest text that the router takes, in bytes: a name of 256 characters can have four times as many.
 NAME_BYTES = 512
 # The router's providers and their other names (router_core/providers). It asks the first that is configured where a
@@ -56,7 +59,7 @@ def render(policy: InferencePolicy, given: Given) -> Compiled:
     spec = policy.spec
     if spec.bundle_ref is not None:
         spec = merged(spec, given, supplied=SUPPLIED)
-        check_floor(policy, spec.content_safety, given.safety_floor)
+        check_artifact(policy, spec, given.safety_floor)
     notes: list[str] = []
     body = compact(document(spec, notes))
     stamp, version = digest([(FILE, body)]), version_hash(body)
@@ -81,21 +84,33 @@ def render(policy: InferencePolicy, given: Given) -> Compiled:
     )
 
 
-def check_floor(policy: InferencePolicy, safety: ContentSafety | None, floor: Severity) -> None:
-    """Refuse an artifact that lets more severe content pass than the installation does; `Unfit`.
+def check_artifact(policy: InferencePolicy, spec: InferencePolicySpec, floor: Severity) -> None:
+    """Refuse an artifact that says what the cluster would not let anyone write out; `Unfit`.
 
-    The admission policy kars-content-safety-floor asks the same of what is written out, and has the same exception.
+    The admission policies kars-content-safety-floor and kars-null-provider-block ask the same of what is written out,
+    and have the same exception.
     """
-    if safety is None or policy.metadata.labels.get(DEV_ONLY) == "true":
+    if policy.metadata.labels.get(DEV_ONLY) == "true":
         return
-    for category in msgspec.structs.fields(ContentSafety):
+    wrong = [*too_severe(spec.content_safety, floor), *without_provider(spec.model_preference)]
+    if wrong:
+        exception = f"; that is only for resources with the label {DEV_ONLY}=true"
+        raise Unfit("SpecInvalid", f"the artifact's {'; '.join(wrong)}{exception}")
+
+
+def too_severe(safety: ContentSafety | None, floor: Severity) -> Iterator[str]:
+    """Tell each category that lets more severe content pass than the installation does."""
+    for category in msgspec.structs.fields(ContentSafety) if safety else ():
         level = getattr(safety, category.name)
         if level in LEVELS and LEVELS.index(level) > LEVELS.index(floor):
-            raise Unfit(
-                "SpecInvalid",
-                f"the artifact's contentSafety.{category.encode_name} is {level} and may be {floor} at most; what lets"
-                f" more pass is only for resources with the label {DEV_ONLY}=true",
-            )
+            yield f"contentSafety.{category.encode_name} is {level} and may be {floor} at most"
+
+
+def without_provider(models: ModelPreference | None) -> Iterator[str]:
+    """Tell each model whose provider is none."""
+    for model in (models.primary, *models.fallback) if models else ():
+        if model.provider.lower() in NO_PROVIDERS:
+            yield f"modelPreference names the provider {model.provider}"
 
 
 def document(spec: InferencePolicySpec, notes: list[str]) -> Object:

@@ -230,11 +230,28 @@ def test_an_artifact_is_held_to_the_floor_of_content_safety(level, floor, catego
     assert refused.value.reason == "SpecInvalid"
 
 
+def models(primary, *fallback):
+    named = [{"provider": provider, "deployment": "d"} for provider in (primary, *fallback)]
+    return {"modelPreference": {"primary": named[0], "fallback": named[1:]}}
+
+
+@pytest.mark.parametrize(
+    "providers", [("null",), ("NoOp",), ("openai", "disabled"), ("azure-openai", "openai", "None")]
+)
+def test_an_artifact_cannot_name_a_provider_that_is_none(providers):
+    policy = signed("InferencePolicy", "inference-policy.v1+json", appliesTo={})
+    with pytest.raises(Unfit, match=f"modelPreference names the provider {providers[-1]};") as refused:
+        inference.render(policy, Given(content=models(*providers)))
+    assert refused.value.reason == "SpecInvalid"
+    assert inference.render(policy, Given(content=models("openai", "nullable"))).objects
+
+
+@pytest.mark.parametrize("content", [{"contentSafety": {"hate": "High"}}, models("null")])
 @pytest.mark.parametrize(("label", "passes"), [("true", True), ("false", False), ("True", False)])
-def test_an_artifact_for_development_only_is_not_held_to_the_floor(label, passes):
+def test_an_artifact_for_development_only_may_say_more(label, passes, content):
     policy = signed("InferencePolicy", "inference-policy.v1+json", appliesTo={})
     policy.metadata.labels["kars.azure.com/dev-only"] = label
-    given = Given(content={"contentSafety": {"hate": "High"}})
+    given = Given(content=content)
     if passes:
         assert inference.render(policy, given).objects
         return
