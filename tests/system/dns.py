@@ -20,6 +20,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias
 
+from tests.system.tasks import end
+
 A, CNAME, AAAA = 1, 5, 28
 KINDS = {A: "A", AAAA: "AAAA"}
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
@@ -203,9 +205,6 @@ class Dns:
 
     async def stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The TCP side: messages with a length before each (RFC 1035 §4.2.2)."""
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
@@ -214,7 +213,6 @@ class Dns:
                     if reply is not None:
                         writer.write(struct.pack("!H", len(reply)) + reply)
         finally:
-            self.tasks.discard(task)
             writer.close()
 
     async def start(self) -> None:
@@ -241,11 +239,7 @@ class Dns:
 
     async def stop(self) -> None:
         self.datagrams.abort()
-        self.server.close()
-        tasks = list(self.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self.server)
         # The transports close at the loop's next turn.
         await asyncio.sleep(0)
 

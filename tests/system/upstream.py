@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
 
+from tests.system.tasks import end
+
 
 @dataclass(repr=False)
 class Received:
@@ -87,8 +89,6 @@ class Peer(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.task = asyncio.get_running_loop().create_task(self.serve())
-        self.upstream.tasks.add(self.task)
-        self.task.add_done_callback(self.upstream.tasks.discard)
 
     def data_received(self, data: bytes) -> None:
         self.inbox += data
@@ -199,7 +199,6 @@ class Upstream:
     received: list[Received] = field(default_factory=list)
     queue: deque[Behaviour] = field(default_factory=deque)
     accepted: int = 0
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
     peers: list[Peer] = field(default_factory=list)
     port: int = 0
     arrived: threading.Condition = field(default_factory=threading.Condition)
@@ -261,10 +260,7 @@ class Upstream:
         self.loop.close()
 
     async def stop(self) -> None:
-        self.server.close()
-        for task in list(self.tasks):
-            task.cancel()
-        await asyncio.gather(*list(self.tasks), return_exceptions=True)
+        await end(self.server)
         for peer in self.peers:
             # A connection whose handshake failed has none.
             if (transport := getattr(peer, "transport", None)) is not None:
