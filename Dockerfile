@@ -5,8 +5,8 @@
 #   guard        what a sandbox's init containers need: sh, iptables and ip6tables, and git for agentCode.git
 #
 # Bases can be a mirror's, or pinned: --build-arg DEBIAN=...@sha256:...
-ARG RUST=docker.io/library/rust:1.95-slim-trixie
-ARG DEBIAN=docker.io/library/debian:trixie-slim
+ARG RUST=rust:1.95-slim-trixie
+ARG DEBIAN=debian:trixie-slim
 
 FROM ${RUST} AS wheel
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
