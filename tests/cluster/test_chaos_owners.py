@@ -195,7 +195,9 @@ def test_a_child_that_a_quota_forbids_is_told_and_made_once_there_is_room(trial)
     trial.settled("creation")
     quotas = f"/api/v1/namespaces/kars-{name}/resourcequotas"
     trial.plane.api.create(quotas, QUOTA)
-    trial.plane.wait(lambda: (trial.plane.api.get(f"{quotas}/full").get("status") or {}).get("hard"))
+    # The quota controller's own watch may still pause, up to half a minute, after an API server that was away.
+    counted = lambda: (trial.plane.api.get(f"{quotas}/full").get("status") or {}).get("hard")  # noqa: E731
+    trial.plane.wait(counted, seconds=60, what="the quota is counted")
     trial.plane.api.delete(paths(name)["networkpolicy"])
     trial.plane.wait(lambda: trial.condition(name, "Degraded").get("status") == "True", what="Degraded")
     assert "exceeded quota" in trial.condition(name, "Degraded")["message"]
@@ -209,7 +211,9 @@ def test_a_pod_that_a_quota_forbids_is_told_and_made_once_there_is_room(trial):
     trial.settled("creation")
     quotas = f"/api/v1/namespaces/kars-{name}/resourcequotas"
     trial.plane.api.create(quotas, {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "0"}}})
-    trial.plane.wait(lambda: (trial.plane.api.get(f"{quotas}/full").get("status") or {}).get("hard"))
+    # The quota controller's own watch may still pause, up to half a minute, after an API server that was away.
+    counted = lambda: (trial.plane.api.get(f"{quotas}/full").get("status") or {}).get("hard")  # noqa: E731
+    trial.plane.wait(counted, seconds=60, what="the quota is counted")
     trial.plane.api.merge(trial.path(name), {"spec": {"suspended": False}})
     trial.plane.wait(lambda: trial.ready(name)[:2] == ("False", "PodsRefused"), what="PodsRefused")
     assert "exceeded quota" in trial.ready(name)[2]
