@@ -190,14 +190,18 @@ def test_a_sandbox_whose_namespace_would_be_the_control_planes_is_refused(trial,
 QUOTA = {"metadata": {"name": "full"}, "spec": {"hard": {"count/networkpolicies.networking.k8s.io": "0"}}}
 
 
+def limit(trial, quotas, quota):
+    """Make a quota, and wait until it counts; after an API server that was away its controller may pause half a minute."""
+    trial.plane.api.create(quotas, quota)
+    hard = lambda: (trial.plane.api.get(f"{quotas}/full").get("status") or {}).get("hard")  # noqa: E731
+    trial.plane.wait(hard, seconds=60, what="the quota is counted")
+
+
 def test_a_child_that_a_quota_forbids_is_told_and_made_once_there_is_room(trial):
     (name,) = trial.make()
     trial.settled("creation")
     quotas = f"/api/v1/namespaces/kars-{name}/resourcequotas"
-    trial.plane.api.create(quotas, QUOTA)
-    # The quota controller's own watch may still pause, up to half a minute, after an API server that was away.
-    counted = lambda: (trial.plane.api.get(f"{quotas}/full").get("status") or {}).get("hard")  # noqa: E731
-    trial.plane.wait(counted, seconds=60, what="the quota is counted")
+    limit(trial, quotas, QUOTA)
     trial.plane.api.delete(paths(name)["networkpolicy"])
     trial.plane.wait(lambda: trial.condition(name, "Degraded").get("status") == "True", what="Degraded")
     assert "exceeded quota" in trial.condition(name, "Degraded")["message"]
@@ -210,10 +214,7 @@ def test_a_pod_that_a_quota_forbids_is_told_and_made_once_there_is_room(trial):
     (name,) = trial.make()
     trial.settled("creation")
     quotas = f"/api/v1/namespaces/kars-{name}/resourcequotas"
-    trial.plane.api.create(quotas, {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "0"}}})
-    # The quota controller's own watch may still pause, up to half a minute, after an API server that was away.
-    counted = lambda: (trial.plane.api.get(f"{quotas}/full").get("status") or {}).get("hard")  # noqa: E731
-    trial.plane.wait(counted, seconds=60, what="the quota is counted")
+    limit(trial, quotas, {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "0"}}})
     trial.plane.api.merge(trial.path(name), {"spec": {"suspended": False}})
     trial.plane.wait(lambda: trial.ready(name)[:2] == ("False", "PodsRefused"), what="PodsRefused")
     assert "exceeded quota" in trial.ready(name)[2]
