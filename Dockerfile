@@ -23,7 +23,7 @@ RUN /build/bin/maturin build --release --locked --out /wheel
 # Python and the libraries that it links, as if onto an empty system. What Debian's packages depend on for their own
 # installation (dpkg, debconf, perl, a shell) stays out.
 FROM ${DEBIAN} AS python
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3-venv
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3-pip python3-venv
 WORKDIR /image
 RUN mkdir -p etc/ssl/certs tmp usr/lib usr/lib64 usr/local/bin /debs/partial \
     && chmod 1777 tmp \
@@ -41,20 +41,15 @@ RUN python=$(basename "$(readlink -f /usr/bin/python3)") \
     && rm -rf usr/share/doc usr/share/man usr/share/lintian usr/lib/*/gconv
 
 FROM python AS router-packages
+RUN python3 -m venv --without-pip /opt/kars
+ENV PIP_PYTHON=/opt/kars/bin/python3 PIP_NO_CACHE_DIR=1
 COPY --from=wheel /wheel /wheel
 COPY requirements/router.txt requirements/
-RUN python3 -m venv /opt/kars \
-    && /opt/kars/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/router.txt \
-    && /opt/kars/bin/pip install --no-cache-dir --no-index --no-deps /wheel/*.whl \
-    && /opt/kars/bin/pip uninstall -y pip
+RUN pip install --require-hashes --only-binary :all: -r requirements/router.txt && pip install --no-index --no-deps /wheel/*.whl
 
-FROM python AS controller-packages
-COPY --from=wheel /wheel /wheel
+FROM router-packages AS controller-packages
 COPY requirements/runtime.txt requirements/
-RUN python3 -m venv /opt/kars \
-    && /opt/kars/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/runtime.txt \
-    && /opt/kars/bin/pip install --no-cache-dir --no-index --no-deps /wheel/*.whl \
-    && /opt/kars/bin/pip uninstall -y pip
+RUN pip install --require-hashes --only-binary :all: -r requirements/runtime.txt
 
 FROM ${DEBIAN} AS guard
 RUN apt-get update \
